@@ -1,0 +1,1 @@
+"""What an engine is: errors, contracts, bundles, backends and the networks behind them."""

@@ -1,0 +1,128 @@
+"""The geometry of a bundle and the six contracts that follow from it.
+
+`Geometry` is the one object that derives lengths from seconds. Time starts at the first displayed frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taro_rt.engines.contract import Contract, TensorSpec
+
+GRAPHS = ("onset", "visual", "conditioner", "denoiser", "decoder", "vocoder")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of one window of sound; the defaults are the published system's (spec B1, B2)."""
+
+    rate_hz: int = 16000
+    """Samples per second of the sound."""
+    hop: int = 160
+    """Samples per mel frame."""
+    mel_frames: int = 816
+    mel_bins: int = 64
+    wave_tail: int = 32
+    """Samples the vocoder gives beyond mel_frames * hop."""
+    latent_channels: int = 8
+    latent_stride: int = 4
+    """Mel frames per latent frame, and mel bins per latent bin."""
+    latent_scale: float = 0.18215
+    """Latents are divided by this before decoding."""
+    onset_fps: int = 15
+    onset_values: int = 120
+    onset_segment: int = 30
+    """Frames the onset network sees at once."""
+    onset_resize: int = 128
+    onset_crop: int = 112
+    visual_fps: int = 4
+    visual_frames: int = 32
+    """Features the transformer reads; `visual_encode` frames are encoded to get them."""
+    visual_encode: int = 40
+    visual_size: int = 224
+    visual_dim: int = 512
+    width: int = 768
+    """Token width of the transformer."""
+    time_positions: int = 1
+    """Rows of the modulation tensor: 1 is the published, global form; more is the frame-wise form."""
+    modulation_vectors: int = 142
+    """AdaLN vectors per row: 12 per block, 8 in the last one, 2 in the final layer."""
+
+    @property
+    def latent_frames(self) -> int:
+        """Latent frames of a window."""
+        return self.mel_frames // self.latent_stride
+
+    @property
+    def latent_bins(self) -> int:
+        """Latent frequency bins."""
+        return self.mel_bins // self.latent_stride
+
+    @property
+    def latent_fps(self) -> float:
+        """Latent frames per second (25 as published)."""
+        return self.rate_hz / (self.hop * self.latent_stride)
+
+    @property
+    def window_s(self) -> float:
+        """Seconds of sound in a window, without the vocoder's tail."""
+        return self.mel_frames * self.hop / self.rate_hz
+
+
+def contracts(geometry: Geometry) -> dict[str, Contract]:
+    """The six graphs in the order they run. `b` is the batch, `s` the number of sampler times."""
+    g = geometry
+    latents = ("b", g.latent_channels, g.latent_frames, g.latent_bins)
+    modulation = (g.time_positions, g.modulation_vectors, g.width)
+    tokens = ("b", g.visual_frames, g.width)
+
+    def contract(graph: str, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Contract:
+        return Contract(graph, tuple(inputs), tuple(outputs))
+
+    onset_frames = ("b", 3, g.onset_segment, g.onset_crop, g.onset_crop)
+    visual_frames = ("b", 3, g.visual_encode, g.visual_size, g.visual_size)
+    every = [
+        contract(
+            "onset",
+            [TensorSpec("frames", onset_frames)],
+            [TensorSpec("logits", ("b", g.onset_segment))],
+        ),
+        contract(
+            "visual",
+            [TensorSpec("frames", visual_frames)],
+            [TensorSpec("features", ("b", g.visual_encode, g.visual_dim))],
+        ),
+        contract(
+            "conditioner",
+            [
+                TensorSpec("times", ("s",)),
+                TensorSpec("onset", ("b", g.onset_values)),
+                TensorSpec("features", ("b", g.visual_frames, g.visual_dim)),
+            ],
+            [
+                TensorSpec("modulation", ("s", "b", *modulation)),
+                TensorSpec("null_modulation", ("s", 1, 1, *modulation[1:])),
+                TensorSpec("tokens", tokens),
+            ],
+        ),
+        contract(
+            "denoiser",
+            [
+                TensorSpec("latents", latents),
+                TensorSpec("tokens", tokens),
+                TensorSpec("modulation", ("b", *modulation)),
+            ],
+            [TensorSpec("velocity", latents)],
+        ),
+        contract(
+            "decoder",
+            [TensorSpec("latents", latents)],
+            [TensorSpec("mel", ("b", g.mel_frames, g.mel_bins))],
+        ),
+        contract(
+            "vocoder",
+            [TensorSpec("mel", ("b", g.mel_frames, g.mel_bins))],
+            [TensorSpec("wave", ("b", g.mel_frames * g.hop + g.wave_tail))],
+        ),
+    ]
+    return {contract.graph: contract for contract in every}

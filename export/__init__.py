@@ -1,0 +1,1 @@
+"""Networks to bundles: ONNX graphs, their parity check, and the manifest."""
