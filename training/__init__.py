@@ -1,0 +1,1 @@
+"""Makes the weights of the embedded bundle: procedural clips, losses, loops, evaluation."""

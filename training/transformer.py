@@ -1,0 +1,149 @@
+"""Trains the transformer on cached latents with the paper's objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from taro_rt.engines.contract import Array
+from taro_rt.engines.nets.config import NetworkConfig
+from taro_rt.engines.nets.mmdit import MMDiT
+from taro_rt.engines.nets.onset import OnsetNet
+from taro_rt.engines.nets.vae import Vae
+from taro_rt.engines.nets.visual import VisualNet
+from taro_rt.runtime.onsets import Onset, render_logits
+from taro_rt.training.fit import Recipe, fit
+from taro_rt.training.losses import LAMBDA, Aligned, Conditions, alignment, flow_matching
+from taro_rt.training.perception import ViewCache, VisualTrainer, augment, onset_input, visual_input
+from taro_rt.training.scenes import make_scene
+
+BATCH = 32
+DROP = 0.1
+"""Share of samples whose conditions are dropped (spec A2)."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Everything the transformer is trained on; row r is scene r."""
+
+    latents: Tensor
+    """Unit-scale posterior means [n, c, h, w]."""
+    spread: Tensor
+    """Posterior standard deviation on the same scale."""
+    features: Tensor
+    """Visual features of several augmented views [views, n, 32, dim]."""
+    onset_logits: Tensor
+    """The onset network's own logits [n, 120]."""
+    times: tuple[Array, ...]
+    """True contact times of each clip."""
+    strengths: tuple[Array, ...]
+    teacher: Tensor
+    """Features of the frozen audio tower [n, 32, dim]."""
+
+
+def network(folder: Path, net: nn.Module, prefix: str = "") -> nn.Module:
+    """`net` with the EMA weights of a training folder, frozen."""
+    state = load_file(folder / "ema.safetensors")
+    net.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    return net.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def make_examples(config: NetworkConfig, cache: ViewCache, runs: Path) -> tuple[Examples, float]:
+    """Encode the cached clips with the trained networks; also returns the latent scale that was used."""
+    vae = network(runs / "vae", Vae(config.vae, 1.0))
+    onset = network(runs / "onset", OnsetNet(config.onset))
+    visual = network(runs / "visual", VisualTrainer(config))
+    n, rng = len(cache.mels), np.random.default_rng(31)
+    means, spreads, logits, heard = [], [], [], []
+    seen: list[list[Tensor]] = [[], [], []]
+    for start in range(0, n, 8):
+        rows = slice(start, min(start + 8, n))
+        mel = torch.from_numpy(cache.mels[rows])
+        mean, log_variance = vae.moments(mel)  # type: ignore[operator]
+        means.append(mean)
+        spreads.append(torch.exp(0.5 * log_variance))
+        frames = cache.onset_frames[rows]
+        segments = onset_input(frames.reshape(-1, config.onset.segment, *frames.shape[2:]))
+        logits.append(onset(segments).reshape(len(frames), -1))
+        for views in seen:
+            views.append(visual.net(visual_input(augment(cache.visual_frames[rows], rng, colour=False))))  # type: ignore[operator]
+        heard.append(visual(visual_input(cache.visual_frames[rows]), mel)[1])
+    scale = 1.0 / float(torch.cat(means).std())
+    scenes = [make_scene(seed) for seed in range(n)]
+    return Examples(
+        scale * torch.cat(means), scale * torch.cat(spreads),
+        torch.stack([torch.cat(views) for views in seen]), torch.cat(logits),
+        tuple(np.array([e.time_s for e in s.events]) for s in scenes),
+        tuple(np.array([e.strength for e in s.events]) for s in scenes),
+        torch.cat(heard),
+    ), scale
+
+
+def train_transformer(
+    config: NetworkConfig, examples: Examples, recipe: Recipe, folder: Path
+) -> dict[str, Tensor]:
+    """L_CFM + 0.5 L_align with 10 % of the conditions dropped; returns the EMA state of the transformer."""
+    mmdit = MMDiT(config)
+    for layer in (mmdit.y_embedder.mlp[0], mmdit.y_embedder.mlp[2]):
+        nn.init.xavier_uniform_(layer.weight)  # onset logits carry the timing: heard from the first step on
+    teacher_shape = examples.teacher.shape[1:]
+    net = Aligned(mmdit, max(1, config.transformer.depth // 2), *teacher_shape, hidden=384)
+    rng = np.random.default_rng(41)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        data, on, teacher = batch(config, examples, rng)
+        # Twice as often near noise, where the conditions decide what will sound.
+        t = torch.from_numpy(np.sqrt(rng.random(BATCH)).astype(np.float32)).clamp(1e-3, 1.0)
+        keep = torch.from_numpy((rng.random(BATCH) >= DROP).astype(np.float32))
+        error, projected = flow_matching(net, data, t, on, keep)
+        aligned = alignment(projected, teacher, t)
+        noisy = error[t > 0.9].mean().nan_to_num(1.0).item()
+        figures = {"flow": error.mean().item(), "noisy": noisy, "align": aligned.item()}
+        return error.mean() + LAMBDA * aligned, figures
+
+    state = fit(net, loss, recipe, folder)
+    return {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
+
+
+def batch(config: NetworkConfig, examples: Examples, rng: np.random.Generator) -> tuple[Tensor, Conditions, Tensor]:
+    """Random clips, each rotated in time by whole seconds so that anything can happen at any time."""
+    g = config.geometry()
+    rows = rng.integers(0, len(examples.latents), BATCH)
+    data, onsets, features, teachers = [], [], [], []
+    period = round(g.onset_values / g.onset_fps * g.latent_fps)  # 200 latent frames: the part all rates share
+    for r in rows:
+        seconds = int(rng.integers(0, g.onset_values // g.onset_fps))
+        latents = examples.latents[r] + examples.spread[r] * torch.randn_like(examples.spread[r])
+        at = (torch.arange(g.latent_frames) - round(seconds * g.latent_fps)) % period
+        data.append(latents[:, at])
+        logits = examples.onset_logits[r] if rng.random() < 0.5 else detector_like(examples, r, config, rng)
+        onsets.append(torch.roll(logits, seconds * g.onset_fps))
+        view = examples.features[rng.integers(0, len(examples.features)), r]
+        features.append(torch.roll(view, seconds * g.visual_fps, dims=0))
+        teachers.append(torch.roll(examples.teacher[r], seconds * g.visual_fps, dims=0))
+    return torch.stack(data), Conditions(torch.stack(onsets), torch.stack(features)), torch.stack(teachers)
+
+
+def detector_like(examples: Examples, row: int, config: NetworkConfig, rng: np.random.Generator) -> Tensor:
+    """Logits [120] from the true contact times with the faults of a detector: jitter, misses, noise."""
+    g = config.geometry()
+    onsets = [
+        Onset(max(0.0, float(t) + 0.015 * rng.standard_normal()),
+              float(np.clip(0.5 + 0.45 * s + 0.05 * rng.standard_normal(), 0.05, 0.98)))
+        for t, s in zip(examples.times[row], examples.strengths[row], strict=True)
+        if rng.random() > 0.03
+    ]
+    logits = render_logits(onsets, g.onset_values, g.onset_fps)
+    noise = rng.uniform(0.0, 0.8) * rng.standard_normal(g.onset_values)
+    return torch.from_numpy((logits + noise).astype(np.float32))
+
+
+def with_scale(config: NetworkConfig, scale: float) -> NetworkConfig:
+    """The configuration whose decoder undoes the scale the latents were trained at."""
+    return replace(config, latent_scale=scale)
