@@ -1,0 +1,119 @@
+"""What `taro-rt generate` and `taro-rt onsets` do. All that can be checked is checked before engines load."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taro_rt.engines.bundle import Bundle
+from taro_rt.engines.errors import MediaError
+from taro_rt.runtime.audio import write_wav
+from taro_rt.runtime.clip import Clip
+from taro_rt.runtime.files import atomic_output, check_output, refuse_same_file
+from taro_rt.runtime.mux import default_output, plan_output, write_video
+from taro_rt.runtime.onsets import as_json, check_within
+from taro_rt.runtime.options import Options
+from taro_rt.runtime.pipeline import Pipeline, Result
+from taro_rt.runtime.progress import Progress, report
+
+Record = dict[str, Any]
+Warnings = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video and what is loaded for it."""
+
+    video: Path
+    bundle: str = "default"
+    backend: str = "auto"
+    device: str | None = None
+    threads: int | None = None
+
+    def open(self, outputs: list[Path], force: bool, progress: Progress) -> tuple[Bundle, Clip]:
+        """Check the outputs, open the bundle and read the clip."""
+        if not self.video.exists():
+            raise MediaError(f"{self.video}: no such file; expected a video file, check the path")
+        for path in outputs:
+            refuse_same_file(self.video, path)
+            check_output(path, force)
+        bundle = Bundle.open(self.bundle)
+        return bundle, Clip.read(self.video, bundle.manifest.geometry, progress)
+
+    def load(self, bundle: Bundle, progress: Progress) -> Pipeline:
+        report(progress, "load", 0.0)
+        pipeline = Pipeline.load(bundle, self.backend, self.device, self.threads)
+        report(progress, "load", 1.0)
+        return pipeline
+
+
+def generate_files(
+    source: Source, output: Path | None, options: Options, force: bool, progress: Progress
+) -> tuple[Record, Warnings]:
+    """Generate and write every take; the record of the result, and the warnings met on the way."""
+    outputs = take_names(output or default_output(source.video), options.takes)
+    bundle, clip = source.open(outputs, force, progress)
+    options.resolve(bundle.manifest.sampler)
+    check_within(options.onsets or (), clip.duration_s)
+    plans = [plan_output(clip.info, path) for path in outputs]
+    with source.load(bundle, progress) as pipeline:
+        result = pipeline.generate(clip, options, progress)
+        backend = pipeline.engines.backend
+    for k, (path, audio) in enumerate(zip(outputs, result.takes, strict=True)):
+        report(progress, "write", k / len(outputs))
+        with atomic_output(path, force) as temporary:
+            if plans[k].is_wav:
+                write_wav(audio, temporary)
+            else:
+                write_video(clip.info, audio, temporary)
+    report(progress, "write", 1.0)
+    warnings = (*clip.warnings, *plans[0].notices)
+    return _record(source, clip, outputs, result, backend, warnings), warnings
+
+
+def find_onsets(
+    source: Source, output: Path | None, force: bool, progress: Progress
+) -> tuple[Record, Warnings]:
+    """Onset times and curve of a video, written to `output` if given."""
+    bundle, clip = source.open([output] if output else [], force, progress)
+    with source.load(bundle, progress) as pipeline:
+        curve, onsets = pipeline.onsets(clip, progress)
+    record = {
+        "video": str(source.video),
+        "duration_s": clip.duration_s,
+        "fps": bundle.manifest.geometry.onset_fps,
+        "onsets": as_json(onsets),
+        "curve": [round(float(value), 4) for value in curve],
+    }
+    if output:
+        with atomic_output(output, force) as path:
+            path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record, clip.warnings
+
+
+def take_names(output: Path, takes: int) -> list[Path]:
+    """One name per take: clip.taro.mp4, or clip.taro.1.mp4, clip.taro.2.mp4, ... for several."""
+    if takes == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}.{k}{output.suffix}") for k in range(1, takes + 1)]
+
+
+def _record(
+    source: Source, clip: Clip, outputs: list[Path], result: Result, backend: str, warnings: Warnings
+) -> Record:
+    takes = [{"output": str(path), "seed": seed} for path, seed in zip(outputs, result.seeds, strict=True)]
+    return {
+        **takes[0],
+        "takes": takes,
+        "video": str(source.video),
+        "video_s": clip.duration_s,
+        "audio_s": result.audio.duration_s,
+        "rate_hz": result.audio.rate_hz,
+        "bundle": source.bundle,
+        "backend": backend,
+        "onsets": as_json(result.onsets),
+        "timings_s": {stage: round(seconds, 4) for stage, seconds in result.timings.items()},
+        "warnings": list(warnings),
+    }

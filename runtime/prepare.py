@@ -1,0 +1,89 @@
+"""From frames to what the networks read: pixel arithmetic, segments, and the conditions of every window.
+
+Beyond its end a clip stands still: the last frame is repeated (spec C1 asks for a rule).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from taro_rt.engines.backends import Engine
+from taro_rt.engines.contract import Array
+from taro_rt.engines.errors import OptionsError
+from taro_rt.engines.stages import Geometry
+from taro_rt.runtime.progress import Progress, report
+from taro_rt.runtime.windows import Windows
+
+Frames = npt.NDArray[np.uint8]
+
+FULL = np.float32(255)
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def check_frames(onset_frames: Frames, visual_frames: Frames, geometry: Geometry) -> None:
+    """Raise `OptionsError` unless there are uint8 RGB frames of the sizes this bundle reads."""
+    sides = {"onset_frames": geometry.onset_resize, "visual_frames": geometry.visual_size}
+    for (name, side), frames in zip(sides.items(), (onset_frames, visual_frames), strict=True):
+        if frames.dtype != np.uint8 or frames.shape[1:] != (side, side, 3) or not len(frames):
+            raise OptionsError(
+                f"clip: expected {name} as uint8 [n >= 1, {side}, {side}, 3], got {frames.dtype} "
+                f"{list(frames.shape)}; read the clip with this bundle's geometry"
+            )
+
+
+def onset_input(frames: Frames, offset: int, geometry: Geometry) -> Array:
+    """One segment of the onset network, [1, 3, segment, crop, crop], from frames [n, resize, resize, 3].
+
+    Centre crop, / 255, ImageNet mean and deviation (spec B2).
+    """
+    edge = (geometry.onset_resize - geometry.onset_crop) // 2
+    inner = slice(edge, edge + geometry.onset_crop)
+    pixels = _still(frames, offset, geometry.onset_segment)[:, inner, inner].astype(np.float32) / FULL
+    return _channels_first((pixels - IMAGENET_MEAN) / IMAGENET_STD)
+
+
+def visual_input(frames: Frames, offset: int, geometry: Geometry) -> Array:
+    """The frames from `offset` on, [1, 3, visual_encode, size, size]: / 255 and nothing else (spec B2)."""
+    return _channels_first(_still(frames, offset, geometry.visual_encode).astype(np.float32) / FULL)
+
+
+def onset_logits(engine: Engine, frames: Frames, windows: Windows, progress: Progress | None = None) -> Array:
+    """Logits [windows.onset_length] of the whole clip; segments are independent and shared by windows."""
+    segment = windows.geometry.onset_segment
+    offsets = range(0, windows.onset_length, segment)
+    rows = []
+    for i, offset in enumerate(offsets):
+        report(progress, "onset", i / len(offsets))
+        rows.append(engine(frames=onset_input(frames, offset, windows.geometry))["logits"][0])
+    report(progress, "onset", 1.0)
+    return np.concatenate(rows)[: windows.onset_length]
+
+
+def onset_rows(logits: Array, windows: Windows) -> Array:
+    """The onset values of every window, [windows, onset_values]."""
+    n_values = windows.geometry.onset_values
+    return np.stack([logits[offset : offset + n_values] for offset in windows.onset_offsets])
+
+
+def visual_rows(engine: Engine, frames: Frames, windows: Windows, progress: Progress | None = None) -> Array:
+    """The visual features of every window, [windows, visual_frames, visual_dim].
+
+    More frames are encoded than features kept: the network sees some frames ahead (spec B2).
+    """
+    rows = []
+    for i, offset in enumerate(windows.visual_offsets):
+        report(progress, "visual", i / len(windows))
+        features = engine(frames=visual_input(frames, offset, windows.geometry))["features"]
+        rows.append(features[0, : windows.geometry.visual_frames])
+    report(progress, "visual", 1.0)
+    return np.stack(rows)
+
+
+def _still(frames: Frames, offset: int, count: int) -> Frames:
+    return frames[np.minimum(np.arange(offset, offset + count), len(frames) - 1)]
+
+
+def _channels_first(pixels: Array) -> Array:
+    return np.ascontiguousarray(pixels.transpose(3, 0, 1, 2))[None]  # [n, h, w, c] -> [1, c, n, h, w]

@@ -1,0 +1,19 @@
+"""Fixtures that several test files share."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("taro-rt", deadline=None)  # a busy machine is no failure
+settings.load_profile("taro-rt")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a bundle of very small random networks; copy it before changing it."""
+    from make_tiny_bundle import make_tiny_bundle
+
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    make_tiny_bundle(folder)
+    return folder

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from taro_rt.engines.contract import Array
+from taro_rt.engines.errors import OptionsError
+from taro_rt.engines.stages import Geometry, contracts
+from taro_rt.runtime.prepare import Frames, check_frames, onset_input, onset_logits, onset_rows, visual_input
+from taro_rt.runtime.windows import plan
+
+GEOMETRY = Geometry()
+PUBLISHED_MEAN, PUBLISHED_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def frames(count: int, side: int) -> Frames:
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+
+
+def test_onset_frames_are_cropped_in_the_centre_and_normalised() -> None:
+    clip = frames(60, 128)
+    got = onset_input(clip, 30, GEOMETRY)
+    assert got.shape == (1, 3, 30, 112, 112) and got.dtype == np.float32
+    assert got.flags.c_contiguous
+    for channel in range(3):
+        want = (clip[31, 8 + 5, 8 + 7, channel] / 255 - PUBLISHED_MEAN[channel]) / PUBLISHED_STD[channel]
+        assert got[0, channel, 1, 5, 7] == pytest.approx(want, abs=1e-5)
+
+
+def test_visual_frames_are_scaled_to_one_and_nothing_else() -> None:
+    clip = frames(60, 224)
+    got = visual_input(clip, 8, GEOMETRY)
+    assert got.shape == (1, 3, 40, 224, 224) and got.dtype == np.float32
+    assert got[0, 2, 3, 4, 5] == np.float32(clip[11, 4, 5, 2]) / np.float32(255)
+
+
+def test_a_clip_stands_still_beyond_its_end() -> None:
+    clip = frames(10, 224)
+    got = visual_input(clip, 8, GEOMETRY)[0].transpose(1, 2, 3, 0)  # [n, h, w, c]
+    np.testing.assert_array_equal(got[1], clip[9].astype(np.float32) / 255)
+    assert (got[1:] == got[1]).all() and (got[0] != got[1]).any()
+
+
+def test_a_segment_wholly_beyond_the_end_is_the_last_frame() -> None:
+    got = onset_input(frames(10, 128), 90, GEOMETRY)
+    np.testing.assert_array_equal(got[:, :, :1], onset_input(frames(10, 128)[9:], 0, GEOMETRY)[:, :, :1])
+    assert (got == got[:, :, :1]).all()
+
+
+class MeanOnset:
+    """An engine whose logits are the mean of each frame."""
+
+    backend = "hand-made"
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.contract = contracts(geometry)["onset"]
+
+    def __call__(self, **inputs: Array) -> dict[str, Array]:
+        self.contract.check(inputs)
+        return {"logits": inputs["frames"].mean(axis=(1, 3, 4))}
+
+    def close(self) -> None:
+        pass
+
+
+def test_segments_follow_each_other_and_end_with_the_last_window() -> None:
+    geometry = Geometry(onset_values=100)
+    windows = plan(9.0, geometry)
+    clip = np.arange(135, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 128, 128, 3), np.uint8)
+    logits = onset_logits(MeanOnset(geometry), clip, windows)
+    assert logits.shape == (130,)
+    assert (np.diff(logits) > 0).all()
+
+
+def test_windows_get_the_onset_values_from_their_start_on() -> None:
+    windows = plan(20.0, GEOMETRY)
+    logits: Array = np.arange(windows.onset_length, dtype=np.float32)
+    rows = onset_rows(logits, windows)
+    assert rows.shape == (3, 120)
+    assert rows[:, 0].tolist() == [0, 90, 180]
+
+
+@pytest.mark.parametrize(
+    ("onset", "visual", "named"),
+    [
+        (frames(2, 112), frames(2, 224), r"onset_frames as uint8 .* 128, 128, 3\], got uint8 \[2, 112"),
+        (frames(2, 128), frames(0, 224), r"visual_frames .* got uint8 \[0, 224"),
+        (frames(2, 128), frames(2, 224)[..., 0], "visual_frames"),
+        (frames(2, 128) / 255, frames(2, 224), "onset_frames .* got float64"),
+    ],
+)
+def test_frames_of_another_size_or_kind_are_refused(onset: Frames, visual: Frames, named: str) -> None:
+    with pytest.raises(OptionsError, match=named):
+        check_frames(onset, visual, GEOMETRY)

@@ -1,0 +1,89 @@
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taro_rt.engines.errors import BundleError, MediaError
+from taro_rt.engines.stages import Geometry
+from taro_rt.runtime.windows import Windows, alignment_s, cut, merge, plan
+
+GEOMETRY = Geometry()
+
+
+def test_windows_start_where_all_frame_grids_meet() -> None:
+    assert alignment_s(GEOMETRY) == 2
+
+
+def test_alignment_follows_the_geometry() -> None:
+    assert alignment_s(Geometry(onset_segment=6)) == 2
+    assert alignment_s(Geometry(onset_segment=45, visual_fps=5)) == 3
+
+
+@pytest.mark.parametrize("duration_s", [1 / 16000, 0.1, 1.0, 8.0, 8.16])
+def test_a_clip_that_fits_has_one_window(duration_s: float) -> None:
+    assert plan(duration_s, GEOMETRY).starts_s == (0,)
+
+
+def test_a_sample_more_needs_a_second_window() -> None:
+    assert plan(8.16 + 1 / 16000, GEOMETRY).starts_s == (0, 2)
+
+
+def test_windows_are_spread_evenly() -> None:
+    assert plan(15.0, GEOMETRY).starts_s == (0, 4, 8)
+    assert plan(20.0, GEOMETRY).starts_s == (0, 6, 12)
+
+
+@given(st.floats(min_value=0.001, max_value=4000))
+def test_windows_cover_the_clip_overlap_and_do_not_start_later_than_needed(duration_s: float) -> None:
+    windows = plan(duration_s, GEOMETRY)
+    starts, length = windows.starts_s, Fraction(816, 100)
+    n_samples = round(duration_s * 16000)
+    assert starts[0] == 0
+    assert windows.sample_offsets[-1] + 816 * 160 >= n_samples
+    assert len(starts) == 1 or starts[-1] - 2 + length < Fraction(n_samples, 16000)
+    assert all(2 <= b - a <= 6 for a, b in pairwise(starts))
+    for offsets, rate in (
+        (windows.onset_offsets, 15),
+        (windows.visual_offsets, 4),
+        (windows.latent_offsets, 25),
+        (windows.mel_offsets, 100),
+        (windows.sample_offsets, 16000),
+    ):
+        assert offsets == [start * rate for start in starts]
+
+
+def test_a_clip_without_a_sample_is_refused() -> None:
+    with pytest.raises(MediaError, match="at least one sample"):
+        plan(0.0, GEOMETRY)
+
+
+def test_a_window_shorter_than_the_alignment_takes_short_clips_only() -> None:
+    small = Geometry(mel_frames=80)
+    assert len(plan(0.8, small)) == 1
+    with pytest.raises(BundleError, match="cannot overlap"):
+        plan(0.9, small)
+
+
+def test_merging_one_part_changes_no_bit() -> None:
+    part = np.random.default_rng(0).standard_normal((2, 8, 204, 16), np.float32)
+    assert np.array_equal(merge([part], [0], axis=2), part)
+
+
+@given(st.floats(min_value=8.2, max_value=60))
+def test_merging_what_was_cut_gives_the_canvas_back(duration_s: float) -> None:
+    windows = plan(duration_s, GEOMETRY)
+    canvas = np.random.default_rng(1).standard_normal((3, windows.latent_length, 2), np.float32)
+    parts = [cut(canvas, offset, 204, axis=1) for offset in windows.latent_offsets]
+    np.testing.assert_allclose(merge(parts, windows.latent_offsets, axis=1), canvas, atol=1e-6)
+
+
+def test_windows_that_disagree_fade_into_each_other_without_a_step() -> None:
+    windows = Windows((Fraction(0), Fraction(6), Fraction(12)), GEOMETRY)
+    parts = [np.full(816, level, np.float32) for level in (0.0, 1.0, 0.0)]
+    merged = merge(parts, windows.mel_offsets, axis=0)
+    assert merged.min() == 0 and merged.max() == 1
+    assert np.abs(np.diff(merged)).max() < 0.02
+    assert abs(merged[600]) < 1e-4, "a part enters with next to no weight: its edge is not heard"
