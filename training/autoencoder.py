@@ -1,4 +1,4 @@
-"""Trains the two sound networks: the VAE (log-mel to latents and back) and the vocoder (log-mel to waveform)."""
+"""Trains the two sound networks: the VAE (log-mel to latents and back), the vocoder (log-mel to wave)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class Crops:
         return torch.from_numpy((sound / 32767.0 * level).astype(np.float32))
 
 
-def train_vae(config: NetworkConfig, cache: npt.NDArray[np.int16], recipe: Recipe, folder: Path) -> dict[str, Tensor]:
+def train_vae(
+    config: NetworkConfig, cache: npt.NDArray[np.int16], recipe: Recipe, folder: Path
+) -> dict[str, Tensor]:
     """VAE by L1 on log-mel plus a faint KL term."""
     net, log_mel, crops = Vae(config.vae, 1.0), LogMel(), Crops(cache, 11)
     nn.init.constant_(_bias(net.decoder.conv_out), -9.0)  # the floor of most bins: spares the first minutes
@@ -69,7 +71,9 @@ def train_vae(config: NetworkConfig, cache: npt.NDArray[np.int16], recipe: Recip
     return fit(net, loss, recipe, folder)
 
 
-def train_vocoder(config: NetworkConfig, cache: npt.NDArray[np.int16], recipe: Recipe, folder: Path) -> dict[str, Tensor]:
+def train_vocoder(
+    config: NetworkConfig, cache: npt.NDArray[np.int16], recipe: Recipe, folder: Path
+) -> dict[str, Tensor]:
     """Vocoder by log-mel L1 and multi-resolution STFT distance (no adversary)."""
     net, log_mel, crops = Vocoder(config.vocoder), LogMel(), Crops(cache, 12)
     margin = 4  # frames at each side whose mel saw samples outside the crop
@@ -93,11 +97,13 @@ def spectral_distance(got: Tensor, want: Tensor, size: int) -> Tensor:
 
     def magnitude(sound: Tensor) -> Tensor:
         spectrum = torch.stft(sound, size, size // 4, window=window, return_complex=True)
-        return torch.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-8)
+        power: Tensor = spectrum.real**2 + spectrum.imag**2
+        return torch.sqrt(power + 1e-8)
 
     a, b = magnitude(got), magnitude(want)
     convergence = torch.linalg.norm(a - b) / (torch.linalg.norm(b) + 1e-3)
-    return convergence + F.l1_loss(torch.log(a + 1e-4), torch.log(b + 1e-4))
+    distance: Tensor = convergence + F.l1_loss(torch.log(a + 1e-4), torch.log(b + 1e-4))
+    return distance
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:

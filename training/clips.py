@@ -1,4 +1,4 @@
-"""Whole procedural clips: scene, picture and sound from one seed, as arrays for training or as a video file."""
+"""Whole procedural clips: scene, picture and sound from one seed, as arrays or as a video file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taro_rt.engines.contract import Array
 from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.training.render import Frames, draw
 from taro_rt.training.scenes import Scene, make_scene
-from taro_rt.training.sounds import soundtrack
+from taro_rt.training.sounds import Floats, soundtrack
 
 HELD_OUT = 1_000_000
 """Seeds from here on are never trained on."""
@@ -31,8 +31,8 @@ class Views:
     event_strengths: Array
 
 
-def slot_times(rate: int, n: int, source_fps: float) -> Array:
-    """Time of the source frame that slot 0..n-1 shows at `rate` (spec B2) when the source has `source_fps`."""
+def slot_times(rate: int, n: int, source_fps: float) -> Floats:
+    """Time of the source frame that slots 0..n-1 show at `rate` (spec B2), for a source of `source_fps`."""
     slots = np.arange(n)
     return np.asarray((np.ceil((slots + 0.5) / rate * source_fps - 1e-9) - 1) / source_fps)
 
@@ -58,8 +58,9 @@ def sound(scene: Scene) -> Array:
     return soundtrack(scene.events, scene.duration_s, np.random.default_rng([scene.seed, 2]))
 
 
-def write_video(path: Path, seed: int, duration_s: float = 8.0, height: int = 360, fps: int = 30,
-                kind: str | None = None) -> Scene:
+def write_video(
+    path: Path, seed: int, duration_s: float = 8.0, height: int = 360, fps: int = 30, kind: str | None = None
+) -> Scene:
     """Encode a silent H.264 film of scene `seed` and return the scene, whose events are the ground truth."""
     scene = make_scene(seed, duration_s, kind)
     width = 2 * round(height * scene.aspect / 2)

@@ -19,7 +19,8 @@ from taro_rt.engines.contract import Array
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline
 from taro_rt.training.clips import HELD_OUT, sound, write_video
-from taro_rt.training.mel import HOP, RATE_HZ, LogMel
+from taro_rt.training.mel import HOP, LogMel
+from taro_rt.training.sounds import RATE_HZ
 
 TOLERANCES_S = (0.1, 0.05)
 
@@ -42,7 +43,7 @@ def sound_onsets(samples: Array) -> Array:
     """Times (s) at which the energy of `samples` [n] at 16 kHz rises: peaks of the half-wave rectified flux
     of the log-mel, at least 80 ms apart and 2 nats (about 9 dB per band, averaged) above the local mean."""
     mel = LogMel()(torch.from_numpy(np.ascontiguousarray(samples, np.float32))[None])[0].numpy()
-    mel = np.maximum(mel, mel.max() - 9.0)  # nothing quieter than -78 dB counts
+    mel = np.maximum(mel, mel.max() - 7.0)  # nothing 60 dB below the loudest counts
     lag = 3
     flux = np.maximum(mel[lag:] - mel[:-lag], 0).mean(1)
     threshold = max(0.35, 0.25 * float(np.percentile(flux, 98)))
@@ -65,7 +66,10 @@ def f1(found: Array, true: Array, tolerance_s: float) -> float:
     if not merged or not len(found):
         return float(len(merged) == len(found))
     pairs = sorted(
-        (abs(a - b), i, j) for i, a in enumerate(found) for j, b in enumerate(merged) if abs(a - b) <= tolerance_s
+        (abs(a - b), i, j)
+        for i, a in enumerate(found)
+        for j, b in enumerate(merged)
+        if abs(a - b) <= tolerance_s
     )
     left: set[int] = set()
     right: set[int] = set()
@@ -91,7 +95,9 @@ def evaluate(pipeline: Pipeline, seeds: Sequence[int], options: Options, height:
     n = len(events)
 
     def mean(found: list[Array], tolerance_s: float, shifts: Sequence[int]) -> float:
-        return float(np.mean([f1(found[i], events[(i + s) % n], tolerance_s) for s in shifts for i in range(n)]))
+        return float(
+            np.mean([f1(found[i], events[(i + s) % n], tolerance_s) for s in shifts for i in range(n)])
+        )
 
     return [
         Sync(t, mean(heard, t, [0]), mean(heard, t, range(1, n)), mean(real, t, [0]), mean(picked, t, [0]))

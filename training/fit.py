@@ -52,8 +52,8 @@ def fit(
 ) -> dict[str, Tensor]:
     """Train `net` and return its EMA state.
 
-    `loss(step)` draws a batch by itself and gives the loss and figures to log. `folder` holds `state.pt` parts
-    as safetensors, `ema.safetensors` and `log.jsonl`; a run that was cut off goes on from there.
+    `loss(step)` draws a batch by itself and gives the loss and figures to log. `folder` holds the state as
+    safetensors files (`ema` is what a bundle takes) and `log.jsonl`; a run that was cut off goes on there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0)
@@ -63,25 +63,27 @@ def fit(
         ema.state.update(load_file(folder / "ema.safetensors"))
     started = saved = time.monotonic()
     figures: dict[str, float] = {}
-    while step < recipe.steps and time.monotonic() - started < 60 * recipe.minutes:
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * _schedule(step, recipe)
-        net.train()
-        value, logged = loss(step)
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
-        optimiser.step()
-        step += 1
-        ema.update(net, min(recipe.ema, (1 + step) / (10 + step)))
-        for key, number in {"loss": value.item(), **logged}.items():
-            figures[key] = 0.98 * figures.get(key, number) + 0.02 * number
-        if step % 50 == 0:
-            _log(folder, step, recipe.steps, figures, time.monotonic() - started)
-        if time.monotonic() - saved > 120:
-            _save(net, optimiser, ema, step, folder)
-            saved = time.monotonic()
-    _save(net, optimiser, ema, step, folder)
+    try:
+        while step < recipe.steps and time.monotonic() - started < 60 * recipe.minutes:
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate * _schedule(step, recipe)
+            net.train()
+            value, logged = loss(step)
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
+            optimiser.step()
+            step += 1
+            ema.update(net, min(recipe.ema, (1 + step) / (10 + step)))
+            for key, number in {"loss": value.item(), **logged}.items():
+                figures[key] = 0.98 * figures.get(key, number) + 0.02 * number
+            if step % 50 == 0:
+                _log(folder, step, recipe.steps, figures, time.monotonic() - started)
+            if time.monotonic() - saved > 120:
+                _save(net, optimiser, ema, step, folder)
+                saved = time.monotonic()
+    finally:  # also when interrupted: the state is whole between two steps
+        _save(net, optimiser, ema, step, folder)
     return ema.state
 
 
@@ -101,14 +103,18 @@ def _save(net: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, step: int,
     parts = {"net": net.state_dict(), "ema": ema.state, "optimiser": moments}
     for name, tensors in parts.items():
         aside = folder / f"{name}.part"
-        save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, aside,
-                  metadata={"step": str(step)})
+        save_file(
+            {k: v.detach().contiguous().clone() for k, v in tensors.items()},
+            aside,
+            metadata={"step": str(step)},
+        )
         os.replace(aside, folder / f"{name}.safetensors")
     (folder / "step").write_text(str(step))
 
 
 def _resume(net: nn.Module, optimiser: torch.optim.Optimizer, folder: Path) -> int:
-    if not (folder / "step").exists():
+    step = int((folder / "step").read_text()) if (folder / "step").exists() else 0
+    if step == 0:
         return 0
     net.load_state_dict(load_file(folder / "net.safetensors"))
     moments = load_file(folder / "optimiser.safetensors")
@@ -118,7 +124,7 @@ def _resume(net: nn.Module, optimiser: torch.optim.Optimizer, folder: Path) -> i
         i: {key: moments[f"{i}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")} for i in range(n)
     }
     optimiser.load_state_dict(state)
-    return int((folder / "step").read_text())
+    return step
 
 
 def _log(folder: Path, step: int, steps: int, figures: dict[str, float], seconds: float) -> None:

@@ -47,12 +47,19 @@ class Aligned(nn.Module):
         self.net = net
         n_tokens = net.grid[0] * net.grid[1]
         width = net.config.width
-        self.projectors = nn.ModuleList([nn.Sequential(
-            nn.Conv1d(n_tokens, n_teacher, 1), nn.SiLU(),
-            nn.Linear(width, hidden), nn.SiLU(),
-            nn.Linear(hidden, hidden), nn.SiLU(),
-            nn.Linear(hidden, teacher_dim),
-        )])
+        self.projectors = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.Conv1d(n_tokens, n_teacher, 1),
+                    nn.SiLU(),
+                    nn.Linear(width, hidden),
+                    nn.SiLU(),
+                    nn.Linear(hidden, hidden),
+                    nn.SiLU(),
+                    nn.Linear(hidden, teacher_dim),
+                )
+            ]
+        )
         self._hidden: Tensor | None = None
         net.joint_blocks[block - 1].register_forward_hook(self._keep)
 

@@ -8,18 +8,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from taro_rt.engines.contract import Array
+from taro_rt.training.sounds import RATE_HZ, Floats
 
-N_FFT, HOP, BINS, RATE_HZ = 1024, 160, 64, 16000
+N_FFT, HOP, BINS = 1024, 160, 64
 
 
 def filters(n_fft: int = N_FFT, bins: int = BINS, high_hz: float = 8000.0) -> Array:
     """Triangular bands [bins, n_fft / 2 + 1] on the Slaney scale with Slaney area normalisation."""
 
-    def to_mel(hz: Array) -> Array:
+    def to_mel(hz: Floats) -> Floats:
         linear = hz * 3 / 200
         return np.where(hz < 1000, linear, 15 + 27 * np.log(np.maximum(hz, 1e-9) / 1000) / np.log(6.4))
 
-    def to_hz(mel: Array) -> Array:
+    def to_hz(mel: Floats) -> Floats:
         return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
 
     edges = to_hz(np.linspace(0.0, float(to_mel(np.array(high_hz))), bins + 2))

@@ -1,6 +1,6 @@
 """Draws scenes: antialiased shapes over a random background, seen by a random camera. NumPy only.
 
-Everything is computed per pixel from signed distances, so any size and any set of times can be drawn directly.
+Everything is computed per pixel from signed distances, so any size and any times can be drawn directly.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from taro_rt.engines.contract import Array
 from taro_rt.training.scenes import STEPS_HZ, Body, Scene
+from taro_rt.training.sounds import Floats
 
 Frames = npt.NDArray[np.uint8]
 
@@ -20,12 +20,12 @@ Frames = npt.NDArray[np.uint8]
 class Look:
     """How a scene is filmed; drawn from the scene's seed by `random_look`."""
 
-    colours: Array
+    colours: Floats
     """Background colours at the four corners [2, 2, 3]."""
-    texture: Array
+    texture: Floats
     """Background texture, tiled over the picture [16, 16]."""
     texture_level: float
-    shake: Array
+    shake: Floats
     """Camera offset [n, 2] at 240 Hz, in picture heights."""
     zoom: float
     gain: float
@@ -63,7 +63,7 @@ def random_look(seed: int, n: int) -> Look:
     )
 
 
-def draw(scene: Scene, times_s: Array, height: int, width: int) -> Frames:
+def draw(scene: Scene, times_s: Floats, height: int, width: int) -> Frames:
     """Frames [n, height, width, 3] of `scene` at `times_s` [n]. Pixels need not be square: the picture is
     always `scene.aspect` wide, as when a film is squeezed into a square."""
     look = random_look(scene.seed, len(scene.bodies[0].path))
@@ -76,7 +76,7 @@ def draw(scene: Scene, times_s: Array, height: int, width: int) -> Frames:
 
 
 def _draw_block(
-    scene: Scene, look: Look, times_s: Array, height: int, width: int, rng: np.random.Generator
+    scene: Scene, look: Look, times_s: Floats, height: int, width: int, rng: np.random.Generator
 ) -> Frames:
     step = np.clip(np.round(times_s * STEPS_HZ).astype(int), 0, len(look.shake) - 1)
     y = (np.arange(height, dtype=np.float32) + 0.5) / height
@@ -99,7 +99,7 @@ def _draw_block(
     return np.asarray(curve.astype(np.uint8)[levels])
 
 
-def _background(look: Look, u: Array, v: Array) -> Array:
+def _background(look: Look, u: Floats, v: Floats) -> Floats:
     u, v = np.broadcast_arrays(u, v)
     a, b = np.clip(u, 0, 1)[..., None], np.clip(v, 0, 1)[..., None]
     c = look.colours.astype(np.float32)
@@ -110,7 +110,9 @@ def _background(look: Look, u: Array, v: Array) -> Array:
     return np.asarray(picture, dtype=np.float32)
 
 
-def _paint(picture: Array, body: Body, step: npt.NDArray[np.int64], px: Array, py: Array, soft: float, look: Look) -> None:
+def _paint(
+    picture: Floats, body: Body, step: npt.NDArray[np.int64], px: Floats, py: Floats, soft: float, look: Look
+) -> None:
     """Paint one body over `picture` [n, h, w, 3], touching only the rows and columns it can cover."""
     centre = body.path[step]
     reach = float(np.hypot(*body.extent)) + soft

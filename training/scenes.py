@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from taro_rt.engines.contract import Array
-from taro_rt.training.sounds import MATERIALS, Event
+from taro_rt.training.sounds import MATERIALS, Event, Floats
 
 STEPS_HZ = 240
 COLOURS = {  # hue, saturation and value ranges: what a thing is made of can be seen
@@ -32,8 +31,8 @@ class Body:
     shape: str  # disc, box
     extent: tuple[float, float]
     colour: tuple[float, float, float]
-    path: Array
-    angle: Array
+    path: Floats
+    angle: Floats
     shiny: bool = False
 
 
@@ -84,16 +83,28 @@ class World:
         h, s, v = (self.uniform(*r) for r in ranges)
         return colorsys.hsv_to_rgb(h % 1.0, s, v)
 
-    def add(self, shape: str, extent: tuple[float, float], path: Array, material: str | None,
-            angle: Array | None = None) -> None:
-        self.bodies.append(Body(
-            shape, extent, self.colour(material), path.astype(np.float32),
-            np.zeros(self.n, np.float32) if angle is None else angle.astype(np.float32),
-            shiny=material in ("metal", "glass"),
-        ))
+    def add(
+        self,
+        shape: str,
+        extent: tuple[float, float],
+        path: Floats,
+        material: str | None,
+        angle: Floats | None = None,
+    ) -> None:
+        self.bodies.append(
+            Body(
+                shape,
+                extent,
+                self.colour(material),
+                path.astype(np.float32),
+                np.zeros(self.n, np.float32) if angle is None else angle.astype(np.float32),
+                shiny=material in ("metal", "glass"),
+            )
+        )
 
-    def still(self, shape: str, extent: tuple[float, float], at: tuple[float, float],
-              material: str | None) -> None:
+    def still(
+        self, shape: str, extent: tuple[float, float], at: tuple[float, float], material: str | None
+    ) -> None:
         self.add(shape, extent, np.tile(np.asarray(at), (self.n, 1)), material)
 
     def hit(self, time_s: float, strength: float, material: str, size: float) -> None:
@@ -153,9 +164,12 @@ def box_walls(w: World) -> None:
     material, size = w.material(), w.uniform(0.0, 1.0)
     radius = 0.04 + 0.06 * size
     bounds = (margin + radius, w.aspect - margin - radius), (margin + radius, 1 - margin - radius)
-    for x0, y0, ex, ey in ((w.aspect / 2, margin / 2, w.aspect, margin / 2),
-                           (w.aspect / 2, 1 - margin / 2, w.aspect, margin / 2),
-                           (margin / 2, 0.5, margin / 2, 1.0), (w.aspect - margin / 2, 0.5, margin / 2, 1.0)):
+    for x0, y0, ex, ey in (
+        (w.aspect / 2, margin / 2, w.aspect, margin / 2),
+        (w.aspect / 2, 1 - margin / 2, w.aspect, margin / 2),
+        (margin / 2, 0.5, margin / 2, 1.0),
+        (w.aspect - margin / 2, 0.5, margin / 2, 1.0),
+    ):
         w.still("box", (ex, ey), (x0, y0), "stone" if size > 0.5 else None)
     speed, heading = w.uniform(0.4, 1.0), w.uniform(0, 6.28)
     position = np.array([w.aspect / 2, 0.5])
@@ -188,7 +202,7 @@ def hammer(w: World) -> None:
     w.add("box", (0.035, 0.05), pivot + direction * reach, None, side * angle)
 
 
-def swing(w: World, times: list[float], raised: float, hit: Callable[[float, float], None]) -> Array:
+def swing(w: World, times: list[float], raised: float, hit: Callable[[float, float], None]) -> Floats:
     """Angle [n] above the contact: each blow is lifted by its own height and lands exactly at its time."""
     angle = np.full(w.n, 0.3 * raised)
     before = 0.0
@@ -215,7 +229,7 @@ def drumstick(w: World) -> None:
     size = w.uniform(0.2, 1.0)
     half, x, top = 0.12 + 0.2 * size, w.aspect / 2, w.uniform(0.6, 0.75)
     w.still("box", (half, 0.05 + 0.12 * size), (x, top + 0.05 + 0.12 * size), material)
-    for side in ([-1.0, 1.0] if w.rng.random() < 0.4 else [float(w.rng.choice([-1.0, 1.0]))]):
+    for side in [-1.0, 1.0] if w.rng.random() < 0.4 else [float(w.rng.choice([-1.0, 1.0]))]:
         angle = swing(w, w.rhythm(0.25, 0.9), w.uniform(0.4, 0.8), lambda t, s: w.hit(t, s, material, size))
         reach = w.uniform(0.25, 0.4)
         pivot = np.array([x + side * (reach + 0.3 * half), top - 0.02])
@@ -267,7 +281,9 @@ def collide(w: World) -> None:
     for side, active in ((-1.0, left_turn), (1.0, ~left_turn)):
         angle = np.where(active, swinging, 0.0) * side
         path = np.stack([x + side * radius + length * np.sin(angle), 0.1 + length * np.cos(angle)], 1)
-        middle = np.stack([x + side * radius + length / 2 * np.sin(angle), 0.1 + length / 2 * np.cos(angle)], 1)
+        middle = np.stack(
+            [x + side * radius + length / 2 * np.sin(angle), 0.1 + length / 2 * np.cos(angle)], 1
+        )
         w.add("box", (length / 2, 0.004), middle, None, np.pi / 2 - angle)
         w.add("disc", (radius, radius), path, material)
     knock = period / 2 - offset % (period / 2)
@@ -277,8 +293,13 @@ def collide(w: World) -> None:
 
 
 KINDS: dict[str, Callable[[World], None]] = {
-    "bounce": bounce, "walls": box_walls, "hammer": hammer, "drumstick": drumstick,
-    "falling": falling, "stomp": stomp, "collide": collide,
+    "bounce": bounce,
+    "walls": box_walls,
+    "hammer": hammer,
+    "drumstick": drumstick,
+    "falling": falling,
+    "stomp": stomp,
+    "collide": collide,
 }
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from taro_rt.engines.contract import Array
 
 RATE_HZ = 16000
+Floats = npt.NDArray[np.floating[Any]]
+"""Arrays of either precision: simulation runs in float64, what leaves it is float32."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def strike(event: Event, rng: np.random.Generator) -> Array:
     low, high = material.base_hz
     base = high * (low / high) ** event.size
     decay = material.decay_s[0] + (material.decay_s[1] - material.decay_s[0]) * event.size
-    n = int(RATE_HZ * min(1.6, 6.0 * decay + 0.05))
+    n = int(RATE_HZ * min(2.0, 7.0 * decay + 0.05))
     time = np.arange(n) / RATE_HZ
     sound = np.zeros(n)
     for i, ratio in enumerate(material.ratios):
@@ -64,11 +68,14 @@ def strike(event: Event, rng: np.random.Generator) -> Array:
         # Harder blows excite the high modes more; high modes die faster.
         gain = np.exp(-i * (0.75 - 0.45 * event.strength)) * (0.7 + 0.6 * rng.random())
         phase = 2 * np.pi * rng.random()
-        sound += gain * np.sin(2 * np.pi * frequency * time + phase) * np.exp(-time / (decay / (1 + 0.35 * i)))
-    click = rng.standard_normal(n) * np.exp(-time / 0.004)
-    click = _low_pass(click, material.click_hz * (0.4 + 0.6 * event.strength))
+        sound += (
+            gain * np.sin(2 * np.pi * frequency * time + phase) * np.exp(-time / (decay / (1 + 0.35 * i)))
+        )
+    burst = rng.standard_normal(n) * np.exp(-time / 0.004)
+    click = _low_pass(burst, material.click_hz * (0.4 + 0.6 * event.strength))
     sound += material.click * click / (np.abs(click).max() + 1e-9)
     sound[:16] *= np.linspace(0.0, 1.0, 16)
+    sound[-(n // 4) :] *= np.linspace(1.0, 0.0, n // 4)  # a cut tail would click
     return np.asarray(event.strength * sound / np.abs(sound).max(), dtype=np.float32)
 
 
@@ -88,7 +95,7 @@ def soundtrack(events: Iterable[Event], duration_s: float, rng: np.random.Genera
     return np.asarray(track + 2e-4 * room, dtype=np.float32)
 
 
-def _low_pass(signal: Array, cutoff_hz: float) -> Array:
+def _low_pass(signal: Floats, cutoff_hz: float) -> Floats:
     spectrum = np.fft.rfft(signal)
     frequency = np.fft.rfftfreq(len(signal), 1 / RATE_HZ)
     return np.fft.irfft(spectrum / (1 + (frequency / cutoff_hz) ** 4) ** 0.5, len(signal))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,14 +16,16 @@ from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.vae import Vae
-from taro_rt.engines.nets.visual import VisualNet
 from taro_rt.runtime.onsets import Onset, render_logits
 from taro_rt.training.fit import Recipe, fit
 from taro_rt.training.losses import LAMBDA, Aligned, Conditions, alignment, flow_matching
 from taro_rt.training.perception import ViewCache, VisualTrainer, augment, onset_input, visual_input
 from taro_rt.training.scenes import make_scene
 
+Net = TypeVar("Net", bound=nn.Module)
+
 BATCH = 32
+SCALE_FILE = "latent_scale"
 DROP = 0.1
 """Share of samples whose conditions are dropped (spec A2)."""
 
@@ -46,43 +49,46 @@ class Examples:
     """Features of the frozen audio tower [n, 32, dim]."""
 
 
-def network(folder: Path, net: nn.Module, prefix: str = "") -> nn.Module:
-    """`net` with the EMA weights of a training folder, frozen."""
+def frozen(folder: Path, net: Net, prefix: str = "") -> Net:
+    """`net` with the EMA weights of a training folder, never to be trained again."""
     state = load_file(folder / "ema.safetensors")
     net.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     return net.eval().requires_grad_(False)
 
 
 @torch.inference_mode()
-def make_examples(config: NetworkConfig, cache: ViewCache, runs: Path) -> tuple[Examples, float]:
-    """Encode the cached clips with the trained networks; also returns the latent scale that was used."""
-    vae = network(runs / "vae", Vae(config.vae, 1.0))
-    onset = network(runs / "onset", OnsetNet(config.onset))
-    visual = network(runs / "visual", VisualTrainer(config))
+def make_examples(config: NetworkConfig, cache: ViewCache, runs: Path) -> Examples:
+    """Encode the cached clips with the trained networks; notes the latent scale used beside them."""
+    vae = frozen(runs / "vae", Vae(config.vae, 1.0))
+    onset = frozen(runs / "onset", OnsetNet(config.onset))
+    visual = frozen(runs / "visual", VisualTrainer(config))
     n, rng = len(cache.mels), np.random.default_rng(31)
     means, spreads, logits, heard = [], [], [], []
     seen: list[list[Tensor]] = [[], [], []]
     for start in range(0, n, 8):
         rows = slice(start, min(start + 8, n))
-        mel = torch.from_numpy(cache.mels[rows])
-        mean, log_variance = vae.moments(mel)  # type: ignore[operator]
+        mel = torch.from_numpy(np.array(cache.mels[rows]))
+        mean, log_variance = vae.moments(mel)
         means.append(mean)
         spreads.append(torch.exp(0.5 * log_variance))
         frames = cache.onset_frames[rows]
         segments = onset_input(frames.reshape(-1, config.onset.segment, *frames.shape[2:]))
         logits.append(onset(segments).reshape(len(frames), -1))
         for views in seen:
-            views.append(visual.net(visual_input(augment(cache.visual_frames[rows], rng, colour=False))))  # type: ignore[operator]
+            views.append(visual.net(visual_input(augment(cache.visual_frames[rows], rng, colour=False))))
         heard.append(visual(visual_input(cache.visual_frames[rows]), mel)[1])
     scale = 1.0 / float(torch.cat(means).std())
+    (runs / SCALE_FILE).write_text(repr(scale))
     scenes = [make_scene(seed) for seed in range(n)]
     return Examples(
-        scale * torch.cat(means), scale * torch.cat(spreads),
-        torch.stack([torch.cat(views) for views in seen]), torch.cat(logits),
+        scale * torch.cat(means),
+        scale * torch.cat(spreads),
+        torch.stack([torch.cat(views) for views in seen]),
+        torch.cat(logits),
         tuple(np.array([e.time_s for e in s.events]) for s in scenes),
         tuple(np.array([e.strength for e in s.events]) for s in scenes),
         torch.cat(heard),
-    ), scale
+    )
 
 
 def train_transformer(
@@ -90,10 +96,11 @@ def train_transformer(
 ) -> dict[str, Tensor]:
     """L_CFM + 0.5 L_align with 10 % of the conditions dropped; returns the EMA state of the transformer."""
     mmdit = MMDiT(config)
-    for layer in (mmdit.y_embedder.mlp[0], mmdit.y_embedder.mlp[2]):
-        nn.init.xavier_uniform_(layer.weight)  # onset logits carry the timing: heard from the first step on
-    teacher_shape = examples.teacher.shape[1:]
-    net = Aligned(mmdit, max(1, config.transformer.depth // 2), *teacher_shape, hidden=384)
+    for name, weight in mmdit.y_embedder.named_parameters():
+        if name.endswith("weight"):
+            nn.init.xavier_uniform_(weight)  # onset logits carry the timing: heard from the first step on
+    _, n_teacher, teacher_dim = examples.teacher.shape
+    net = Aligned(mmdit, max(1, config.transformer.depth // 2), n_teacher, teacher_dim, hidden=384)
     rng = np.random.default_rng(41)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -111,7 +118,9 @@ def train_transformer(
     return {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
 
 
-def batch(config: NetworkConfig, examples: Examples, rng: np.random.Generator) -> tuple[Tensor, Conditions, Tensor]:
+def batch(
+    config: NetworkConfig, examples: Examples, rng: np.random.Generator
+) -> tuple[Tensor, Conditions, Tensor]:
     """Random clips, each rotated in time by whole seconds so that anything can happen at any time."""
     g = config.geometry()
     rows = rng.integers(0, len(examples.latents), BATCH)
@@ -134,16 +143,13 @@ def detector_like(examples: Examples, row: int, config: NetworkConfig, rng: np.r
     """Logits [120] from the true contact times with the faults of a detector: jitter, misses, noise."""
     g = config.geometry()
     onsets = [
-        Onset(max(0.0, float(t) + 0.015 * rng.standard_normal()),
-              float(np.clip(0.5 + 0.45 * s + 0.05 * rng.standard_normal(), 0.05, 0.98)))
+        Onset(
+            max(0.0, float(t) + 0.015 * rng.standard_normal()),
+            float(np.clip(0.5 + 0.45 * s + 0.05 * rng.standard_normal(), 0.05, 0.98)),
+        )
         for t, s in zip(examples.times[row], examples.strengths[row], strict=True)
         if rng.random() > 0.03
     ]
     logits = render_logits(onsets, g.onset_values, g.onset_fps)
     noise = rng.uniform(0.0, 0.8) * rng.standard_normal(g.onset_values)
     return torch.from_numpy((logits + noise).astype(np.float32))
-
-
-def with_scale(config: NetworkConfig, scale: float) -> NetworkConfig:
-    """The configuration whose decoder undoes the scale the latents were trained at."""
-    return replace(config, latent_scale=scale)

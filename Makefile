@@ -1,0 +1,45 @@
+# Few targets, one command each; every target sets itself up on a fresh machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PYTHONSAFEPATH := 1
+
+.PHONY: sample test check wheel bench default-bundle evaluate clean
+
+sample: $(VENV)/.installed-cpu  ## install, then give the sample video its sound: samples/drumstick.taro.mp4
+	$(BIN)/taro-rt generate samples/drumstick.mp4 --force
+
+test: $(VENV)/.installed-dev  ## install, then run the tests
+	$(BIN)/pytest
+
+check: $(VENV)/.installed-dev  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: $(VENV)/.installed-dev  ## build dist/*.whl
+	rm -rf build dist
+	$(BIN)/python -m build --wheel
+
+bench: $(VENV)/.installed-dev  ## time the command as its users meet it
+	$(BIN)/python benchmarks/first_use.py
+
+evaluate: $(VENV)/.installed-dev  ## does the sound follow the picture?
+	$(BIN)/python -m taro_rt.training.evaluate
+
+default-bundle: $(VENV)/.installed-dev  ## remake the embedded bundle from nothing (hours)
+	$(BIN)/python -m taro_rt.training all
+
+clean:
+	rm -rf build dist *.egg-info src/*.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-cpu: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q -e '.[cpu]'
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q -e '.[cpu,dev]'
+	touch $@

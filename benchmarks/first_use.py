@@ -1,0 +1,125 @@
+"""Times the command as its users meet it: silent 8-second 720p file to muxed file, start included.
+
+Whole processes, one at a time, medians over several runs after one that is not counted; peak memory is the
+operating system's own figure. The parity gate: a run counts only if its output is as long as its picture.
+Writes benchmarks/results/<device>/first_use.json. Run it as a file, on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import av
+
+from taro_rt.training.clips import HELD_OUT, write_video
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def timed(command: list[str]) -> tuple[float, float]:
+    """Wall seconds and peak MB of one process; raises if it fails."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, status, usage = os.wait4(process.pid, 0)
+    elapsed = time.perf_counter() - started
+    if os.waitstatus_to_exitcode(status) != 0:
+        raise SystemExit(
+            f"{' '.join(command)}: {(process.stderr.read() if process.stderr else b'').decode()}"
+        )
+    return elapsed, usage.ru_maxrss / 1024
+
+
+def repeat(command: list[str], runs: int) -> dict[str, float]:
+    timed(command)
+    pairs = [timed(command) for _ in range(runs)]
+    seconds = [pair[0] for pair in pairs]
+    return {
+        "wall_s_median": round(statistics.median(seconds), 3),
+        "wall_s_min": round(min(seconds), 3),
+        "wall_s_max": round(max(seconds), 3),
+        "peak_mb": round(max(pair[1] for pair in pairs), 1),
+        "runs": runs,
+    }
+
+
+def durations(path: Path) -> tuple[float, float]:
+    """Seconds of picture and of sound in a file."""
+    with av.open(str(path)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        if video.duration is None or audio.duration is None or not video.time_base or not audio.time_base:
+            raise SystemExit(f"{path}: streams without a duration")
+        return float(video.duration * video.time_base), float(audio.duration * audio.time_base)
+
+
+def stages(command: str, clip: Path, output: Path) -> dict[str, float]:
+    """Seconds per stage as the command itself reports them."""
+    done = subprocess.run(
+        [command, "generate", str(clip), "-o", str(output), "--force", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    timings = json.loads(done.stdout.strip().splitlines()[-1]).get("timings", {})
+    return {name: round(float(seconds), 3) for name, seconds in timings.items()}
+
+
+def machine() -> dict[str, str | int | None]:
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].split(":")[1].strip() if lines else model
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--device", default=f"cpu-{os.cpu_count()}-cores", help="folder name under results/")
+    args = parser.parse_args()
+    beside = Path(sys.executable).with_name("taro-rt")
+    command = str(beside) if beside.exists() else shutil.which("taro-rt")
+    if command is None:
+        raise SystemExit("taro-rt is not installed here: run `make bench`")
+    with TemporaryDirectory() as folder:
+        clip, output = Path(folder) / "clip.mp4", Path(folder) / "out.mp4"
+        write_video(clip, HELD_OUT, duration_s=8.0, height=720, kind="bounce")
+        generate = [command, "generate", str(clip), "-o", str(output), "--force"]
+        record = {
+            "workload": "8 s, 1280x720, 30 fps H.264 in; picture copied, AAC out; embedded bundle",
+            "machine": machine(),
+            "versions": {name: version(name) for name in ("taro-rt", "numpy", "av", "onnxruntime")},
+            "commit": subprocess.run(
+                ["git", "rev-parse", "HEAD"], capture_output=True, text=True
+            ).stdout.strip(),
+            "generate": repeat(generate, args.runs),
+            "help": repeat([command, "--help"], args.runs),
+            "stages_s": stages(command, clip, output),
+        }
+        picture, sound = durations(output)
+        if abs(picture - sound) > 1 / 30:
+            raise SystemExit(f"picture {picture:.3f} s, sound {sound:.3f} s: not timed")
+    target = RESULTS / args.device
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "first_use.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()

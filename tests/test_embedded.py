@@ -1,0 +1,116 @@
+"""The embedded bundle, end to end from real encoded videos: what a new user gets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+
+from taro_rt.engines.bundle import DEFAULT, Bundle
+from taro_rt.runtime.audio import Audio
+from taro_rt.runtime.options import Options
+from taro_rt.runtime.pipeline import Pipeline
+from taro_rt.training.clips import HELD_OUT, write_video
+from taro_rt.training.evaluate import evaluate
+
+SAMPLE = Path(__file__).parents[1] / "samples" / "drumstick.mp4"
+FRAME_S = 1 / 30
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline.load()
+
+
+def video_packets(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(container.streams.video[0]) if packet.size]
+
+
+def decoded_sound(path: Path) -> npt.NDArray[np.float32]:
+    with av.open(str(path)) as container:
+        planes = [frame.to_ndarray()[0] for frame in container.decode(container.streams.audio[0])]
+    return np.concatenate(planes)
+
+
+def taro_rt(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "taro_rt", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def test_one_command_adds_a_sound_as_long_as_the_picture_and_copies_the_picture(tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    record = json.loads(taro_rt("generate", str(SAMPLE), "-o", str(output), "--json").stdout.splitlines()[-1])
+    assert record
+    assert video_packets(output) == video_packets(SAMPLE)
+    with av.open(str(output)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert video.duration and audio.duration and video.time_base and audio.time_base
+        picture_s = float(video.duration * video.time_base)
+        assert float(audio.duration * audio.time_base) == pytest.approx(picture_s, abs=FRAME_S)
+    assert np.abs(decoded_sound(output)).max() > 0.02
+
+
+def test_same_seed_gives_the_same_samples_and_another_seed_others(pipeline: Pipeline) -> None:
+    first, again, other = (
+        pipeline.generate(SAMPLE, Options(seed=seed, steps=4)).audio.samples for seed in (3, 3, 4)
+    )
+    assert np.array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+
+
+def test_sound_is_audible_not_clipped_and_free_of_dc(pipeline: Pipeline) -> None:
+    audio = pipeline.generate(SAMPLE).audio
+    assert 0.02 < np.abs(audio.samples).max() <= 0.99
+    assert np.sqrt(np.mean(audio.samples**2)) > 0.002
+    assert abs(float(audio.samples.mean())) < 0.002
+
+
+def test_sound_follows_the_events_of_unseen_clips_better_than_chance(pipeline: Pipeline) -> None:
+    loose = evaluate(pipeline, range(6), Options())[0]
+    print(f"F1 at {loose.tolerance_s} s: generated {loose.generated:.2f}, chance {loose.chance:.2f}")
+    assert loose.generated > loose.chance + 0.15
+
+
+def test_edited_onsets_move_the_sound(pipeline: Pipeline, tmp_path: Path) -> None:
+    from taro_rt.runtime.onsets import Onset
+    from taro_rt.training.evaluate import f1, sound_onsets
+
+    times = [0.8, 2.3, 3.9, 5.2, 6.9]
+    options = Options(onsets=tuple(Onset(t, 0.9) for t in times))
+    found = sound_onsets(pipeline.generate(SAMPLE, options).audio.samples)
+    elsewhere = np.array([t + 0.6 for t in times])
+    assert f1(found, np.array(times), 0.1) > f1(found, elsewhere, 0.1) + 0.3
+
+
+def test_long_clip_is_covered_to_its_end(pipeline: Pipeline, tmp_path: Path) -> None:
+    path = tmp_path / "long.mp4"
+    scene = write_video(path, HELD_OUT + 2, duration_s=19.0, height=90, kind="hammer")
+    audio: Audio = pipeline.generate(path, Options(steps=10)).audio
+    assert audio.duration_s == pytest.approx(19.0, abs=FRAME_S)
+    assert scene.events[-1].time_s > 17
+    assert np.abs(audio.samples[int(16.5 * audio.rate_hz) :]).max() > 0.01
+
+
+def test_embedded_bundle_is_small_and_says_where_it_comes_from() -> None:
+    manifest = Bundle.open("default").manifest
+    assert sum(path.stat().st_size for path in DEFAULT.iterdir()) < 40e6
+    assert max(path.stat().st_size for path in DEFAULT.iterdir()) < 16e6
+    assert manifest.licence == "Apache-2.0"
+    assert "procedurally generated" in manifest.provenance["data"]
+
+
+def test_wav_output_holds_exactly_the_generated_samples(pipeline: Pipeline, tmp_path: Path) -> None:
+    output = tmp_path / "out.wav"
+    taro_rt("generate", str(SAMPLE), "-o", str(output), "--steps", "2", "--seed", "9")
+    samples, rate = soundfile.read(output, dtype="float32")
+    expected = pipeline.generate(SAMPLE, Options(steps=2, seed=9)).audio
+    assert rate == expected.rate_hz
+    assert np.abs(samples - expected.samples).max() <= 1.1 / 32768

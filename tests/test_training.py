@@ -1,0 +1,146 @@
+"""Training: the clips' ground truth, the mel, the paper's losses, and resuming."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from taro_rt.engines.nets.config import SMALL
+from taro_rt.engines.nets.mmdit import MMDiT
+from taro_rt.training.clips import HELD_OUT, slot_times, sound, views
+from taro_rt.training.evaluate import f1, sound_onsets
+from taro_rt.training.fit import Recipe, fit
+from taro_rt.training.losses import Aligned, Conditions, alignment, flow_matching, interpolant
+from taro_rt.training.mel import LogMel
+from taro_rt.training.perception import onset_target
+from taro_rt.training.scenes import KINDS, make_scene
+
+
+def test_mel_of_a_sine_has_the_published_values() -> None:
+    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    mel = LogMel()(torch.from_numpy(samples).float()[None])[0]
+    assert mel.shape == (101, 64)
+    published = [-10.182782, -9.374143, -8.765412, -3.482035, 1.085760, 0.979867]
+    assert mel[50, [0, 1, 2, 7, 8, 9]].tolist() == pytest.approx(published, abs=2e-4)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_of_scene_sounds_at_its_contacts(kind: str) -> None:
+    scores = []
+    for seed in range(3):
+        scene = make_scene(HELD_OUT + seed, 8.0, kind)
+        assert scene.events
+        scores.append(f1(sound_onsets(sound(scene)), np.array([e.time_s for e in scene.events]), 0.05))
+    assert np.mean(scores) > 0.7
+
+
+def test_same_seed_draws_the_same_clip_and_another_seed_does_not() -> None:
+    first, again, other = (views(make_scene(seed, 2.0), SMALL).onset_frames for seed in (5, 5, 6))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_ball_is_lowest_when_it_is_heard() -> None:
+    scene = make_scene(3, 8.0, "bounce")
+    ball = scene.bodies[-1]
+    step = round(scene.events[0].time_s * 240)
+    heights = [body.path[max(0, step - 12) : step + 13, 1] for body in scene.bodies if body.shape == "disc"]
+    assert any(np.argmax(h) in range(9, 16) for h in heights), ball.shape
+
+
+@pytest.mark.parametrize(
+    ("rate", "fps", "frames"),
+    [(4, 30.0, [3, 11, 18, 26, 33, 41]), (15, 30.0, [0, 2, 4, 6, 8, 10]), (15, 25.0, [0, 2, 4, 5, 7, 9])],
+)
+def test_training_sees_the_frames_the_released_system_selects(
+    rate: int, fps: float, frames: list[int]
+) -> None:
+    assert np.round(slot_times(rate, 6, fps) * fps).astype(int).tolist() == frames
+
+
+def test_onset_target_peaks_at_the_frame_of_the_contact_and_grows_with_strength() -> None:
+    target = onset_target(np.array([1.0, 3.0]), np.array([0.2, 0.9]), 120, 15)
+    assert target.shape == (120,)
+    assert target[15] > 0.5 > target[11]
+    assert target[45] > target[15]
+
+
+@pytest.mark.parametrize("path", ["linear", "vp"])
+def test_interpolant_derivatives_match_finite_differences(path: str) -> None:
+    t = torch.linspace(0.05, 0.95, 7, dtype=torch.float64)
+    alpha, sigma, d_alpha, d_sigma = interpolant(t, path)
+    after = interpolant(t + 1e-6, path)
+    assert torch.allclose((after[0] - alpha) / 1e-6, d_alpha, atol=1e-4)
+    assert torch.allclose((after[1] - sigma) / 1e-6, d_sigma, atol=1e-4)
+
+
+def test_alignment_is_weighted_by_how_clean_the_latents_are() -> None:
+    teacher = torch.randn(4, 6, 8)
+    t = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    assert alignment(teacher, teacher, t).item() == pytest.approx(-(1 - t).mean().item(), abs=1e-5)
+    assert alignment(-teacher, teacher, t).item() == pytest.approx((1 - t).mean().item(), abs=1e-5)
+
+
+def small_aligned() -> Aligned:
+    small = replace(SMALL.transformer, depth=2, width=64, heads=1, patch=(4, 16), time_positions=51)
+    return Aligned(MMDiT(replace(SMALL, transformer=small)), block=1, n_teacher=8, teacher_dim=16, hidden=32)
+
+
+def test_dropped_conditions_reach_neither_stream() -> None:
+    torch.manual_seed(0)
+    net = small_aligned()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    latents, t = torch.randn(1, 8, 204, 16).repeat(2, 1, 1, 1), torch.full((2,), 0.5)
+    on = Conditions(torch.randn(2, 120), torch.randn(2, 32, SMALL.visual.dim))
+    dropped, _ = net(latents, t, on, torch.zeros(2))
+    kept, _ = net(latents, t, on, torch.ones(2))
+    assert torch.allclose(dropped[0], dropped[1], atol=1e-6)
+    assert not torch.allclose(kept[0], kept[1], atol=1e-4)
+
+
+def test_flow_matching_trains_the_transformer_and_its_alignment_head() -> None:
+    torch.manual_seed(0)
+    net = small_aligned()
+    on = Conditions(torch.randn(2, 120), torch.randn(2, 32, SMALL.visual.dim))
+    t = torch.tensor([0.3, 0.9])
+    error, projected = flow_matching(net, torch.randn(2, 8, 204, 16), t, on, torch.ones(2))
+    assert error.shape == (2,)
+    assert error.mean().item() == pytest.approx(2.0, abs=0.2)  # zero start: E |eps - x|^2 = 2
+    (error.mean() + alignment(projected, torch.randn(2, 8, 16), t)).backward()
+    assert net.projectors[0][0].weight.grad.abs().sum() > 0
+    assert net.net.final_layer.linear.weight.grad.abs().sum() > 0
+
+
+def test_interrupted_training_resumes_exactly_where_it_stopped(tmp_path: Path) -> None:
+    def run(folder: Path, interrupt_at: int | None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        net = nn.Linear(4, 1)
+
+        def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+            if step == interrupt_at:
+                raise KeyboardInterrupt
+            x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+            return (net(x) - x.sum(1, keepdim=True)).square().mean(), {}
+
+        return fit(net, loss, Recipe(steps=20), folder)
+
+    straight = run(tmp_path / "a", None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", 9)
+    resumed = run(tmp_path / "b", None)
+    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+
+
+def test_f1_counts_each_event_once() -> None:
+    true = np.array([1.0, 2.0, 3.0])
+    assert f1(true, true, 0.1) == 1.0
+    assert f1(np.array([1.0, 1.05, 2.0, 9.0]), true, 0.1) == pytest.approx(2 * 2 / 7)
+    assert f1(np.array([]), true, 0.1) == 0.0
+    assert math.isclose(f1(true + 0.2, true, 0.1), 0.0)

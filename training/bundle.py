@@ -1,0 +1,59 @@
+"""The trained networks of a run, packed as the embedded bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from taro_rt.engines.bundle import DEFAULT, Manifest, SamplerDefaults
+from taro_rt.engines.nets.config import NetworkConfig
+from taro_rt.engines.nets.mmdit import MMDiT
+from taro_rt.engines.nets.networks import Networks
+from taro_rt.engines.nets.onset import OnsetNet
+from taro_rt.engines.nets.vae import Vae
+from taro_rt.engines.nets.visual import VisualNet
+from taro_rt.engines.nets.vocoder import Vocoder
+from taro_rt.export.package import export_bundle
+from taro_rt.training.transformer import SCALE_FILE, frozen
+
+NETWORKS = ("vae", "vocoder", "onset", "visual", "transformer")
+SAMPLER = SamplerDefaults()
+
+
+def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool = True) -> Manifest:
+    """Export the EMA weights of `runs`; the manifest says how long each was trained and where."""
+    config = replace(config, latent_scale=float((runs / SCALE_FILE).read_text()))
+    vae = Vae(config.vae, config.latent_scale)
+    networks = Networks(
+        config=config,
+        onset=frozen(runs / "onset", OnsetNet(config.onset)),
+        visual=frozen(runs / "visual", VisualNet(config.visual), prefix="net."),
+        transformer=frozen(runs / "transformer", MMDiT(config), prefix="net."),
+        decoder=frozen(runs / "vae", vae),
+        vocoder=frozen(runs / "vocoder", Vocoder(config.vocoder)),
+    )
+    provenance = {
+        "data": "procedurally generated clips only (training/scenes.py); no recordings, no footage",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}",
+        **{name: training_time(runs / name) for name in NETWORKS},
+    }
+    return export_bundle(
+        networks, folder, "taro-rt-embedded", provenance, "Apache-2.0", sampler=SAMPLER, force=force
+    )
+
+
+def training_time(folder: Path) -> str:
+    """Steps and minutes of a training folder, from its log; the clock starts anew at each resumption."""
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    following = [*rows[1:], {"seconds": -1.0}]
+    minutes = (
+        sum(a["seconds"] for a, b in zip(rows, following, strict=True) if b["seconds"] < a["seconds"]) / 60
+    )
+    return f"{rows[-1]['step']} steps in {minutes:.0f} minutes"
