@@ -156,9 +156,9 @@ def _wave_tail(config: VocoderConfig) -> int:
 PUBLISHED = NetworkConfig()
 
 SMALL = NetworkConfig(
-    onset=OnsetConfig(stem=12, widths=(8, 24, 48, 96), blocks=(1, 1, 1, 1), head=64, resize=64, crop=64),
+    onset=OnsetConfig(stem=8, widths=(8, 16, 32, 64), blocks=(1, 1, 1, 1), head=64, resize=48, crop=48),
     visual=VisualConfig(
-        stem=16, widths=(8, 16, 32, 48), blocks=(1, 1, 1, 1), dim=128, size=112, frames=32, encode=32
+        stem=16, widths=(8, 16, 32, 48), blocks=(1, 1, 1, 1), dim=128, size=64, frames=32, encode=32
     ),
     transformer=TransformerConfig(
         depth=4,

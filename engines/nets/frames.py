@@ -1,7 +1,7 @@
 """Convolutions over video: tensors are [b, t, c, h, w]; weights keep the released five-dimensional shapes.
 
-A (1, k, k) kernel is a 2-D convolution of every frame. A (k, 1, 1) kernel is a 1x1 convolution of neighbouring
-frames stacked along the channels: no transposition, and every backend has a fast 2-D convolution.
+A (1, k, k) kernel is a 2-D convolution of every frame. A (k, 1, 1) kernel is a 1x1 convolution of
+neighbouring frames stacked along the channels: no transposition, and every backend is fast at 2-D.
 """
 
 from __future__ import annotations

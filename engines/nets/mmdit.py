@@ -71,7 +71,9 @@ class JointBlock(nn.Module):
         self.x_block = StreamBlock(width)
         self.heads, self.last = heads, last
 
-    def forward(self, context: Tensor, x: Tensor, context_mod: Tensor, x_mod: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, context: Tensor, x: Tensor, context_mod: Tensor, x_mod: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """`context` [b, n, d], `x` [b, m, d]; modulations [b, 1 | n, 2 | 6, d] and [b, 1 | m, 6, d]."""
         n = context.shape[1]
         shift, scale = context_mod.unbind(2)[:2]
@@ -195,7 +197,9 @@ class MMDiT(nn.Module):
         shift, scale = self._rows(final, x.shape[1]).unbind(2)
         return self._unpatchify(self.final_layer.linear(modulate(x, shift, scale)))
 
-    def forward(self, latents: Tensor, times: Tensor, onset: Tensor, features: Tensor, keep: Tensor) -> Tensor:
+    def forward(
+        self, latents: Tensor, times: Tensor, onset: Tensor, features: Tensor, keep: Tensor
+    ) -> Tensor:
         """Velocity for training: one time per sample; `keep` [b] is 0 where both conditions are dropped
         (after embedding, spec B4)."""
         if self.config.time_positions > 1:
@@ -211,11 +215,19 @@ class MMDiT(nn.Module):
 
     def _vectors(self, c: Tensor) -> Tensor:
         """All AdaLN vectors [..., V, d] of embeddings c [..., d], in the order the denoiser reads them."""
-        halves = [half for block in self.joint_blocks for half in (block.context_block, block.x_block)]
-        layers = [half.adaLN_modulation for half in halves] + [self.final_layer.adaLN_modulation]
         active = F.silu(c)
-        vectors = torch.cat([layer[1](active) for layer in layers], -1)
+        vectors = torch.cat([layer(active) for layer in self._modulation_layers()], -1)
         return vectors.unflatten(-1, (self.config.modulation_vectors, self.config.width))
+
+    def _modulation_layers(self) -> list[nn.Linear]:
+        layers = []
+        for (
+            name,
+            module,
+        ) in self.named_modules():  # in order: context then x of each block, then the final layer
+            if name.endswith("adaLN_modulation.1") and isinstance(module, nn.Linear):
+                layers.append(module)
+        return layers
 
     def _rows(self, vectors: Tensor, n_tokens: int) -> Tensor:
         """Spread [b, n_t, k, d] over tokens in time order; a single row serves all of them."""
@@ -239,17 +251,17 @@ class MMDiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for layer in (self.t_embedder.mlp[0], self.t_embedder.mlp[2], self.y_embedder.mlp[0],
-                      self.y_embedder.mlp[2], self.context_embedder):
-            nn.init.normal_(layer.weight, std=0.02)
-        blocks = [half for b in self.joint_blocks for half in (b.context_block, b.x_block)]
-        for half in [*blocks, self.final_layer]:
-            nn.init.zeros_(half.adaLN_modulation[1].weight)
+        for embedder in (self.t_embedder, self.y_embedder, self.context_embedder):
+            for name, parameter in embedder.named_parameters():
+                if name.endswith("weight"):
+                    nn.init.normal_(parameter, std=0.02)
+        for layer in self._modulation_layers():
+            nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.final_layer.linear.weight)
 
 
 class Conditioner(nn.Module):
-    """The conditioner graph of an `MMDiT`: (times, onset, features) to (modulation, null_modulation, tokens)."""
+    """The conditioner graph: (times, onset, features) to (modulation, null_modulation, tokens)."""
 
     def __init__(self, net: MMDiT) -> None:
         super().__init__()
@@ -260,7 +272,7 @@ class Conditioner(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """The denoiser graph of an `MMDiT`: (latents, tokens, modulation) to velocity."""
+    """The denoiser graph: (latents, tokens, modulation) to velocity."""
 
     def __init__(self, net: MMDiT) -> None:
         super().__init__()

@@ -10,9 +10,7 @@ from taro_rt.engines.nets.frames import FrameNorm, SpatialConv, TemporalConv
 
 def factored(a: int, m: int, b: int, stride: int) -> nn.Sequential:
     """(2+1)D convolution a -> m -> b: spatial, norm, ReLU, temporal."""
-    return nn.Sequential(
-        SpatialConv(a, m, 3, stride, 1), FrameNorm(m), nn.ReLU(), TemporalConv(m, b)
-    )
+    return nn.Sequential(SpatialConv(a, m, 3, stride, 1), FrameNorm(m), nn.ReLU(), TemporalConv(m, b))
 
 
 class BasicBlock(nn.Module):
@@ -77,7 +75,9 @@ class OnsetNet(nn.Module):
     def __init__(self, config: OnsetConfig) -> None:
         super().__init__()
         self.net = Backbone(config)
-        self.fc = nn.Sequential(nn.Linear(config.widths[-1], config.head), nn.ReLU(), nn.Linear(config.head, 1))
+        self.fc = nn.Sequential(
+            nn.Linear(config.widths[-1], config.head), nn.ReLU(), nn.Linear(config.head, 1)
+        )
 
     def forward(self, frames: Tensor) -> Tensor:
         maps = self.net.model(frames.transpose(1, 2))

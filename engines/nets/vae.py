@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,9 +89,7 @@ class Level(nn.Module):
 
     def __init__(self, widths: list[int], groups: int, down: int, up: int) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(
-            ResidualBlock(a, b, groups) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.resnets = nn.ModuleList(ResidualBlock(a, b, groups) for a, b in pairwise(widths))
         if down:
             self.downsamplers = nn.ModuleList([Downsample(widths[-1])])
         if up:

@@ -1,0 +1,123 @@
+"""The `onnxruntime` backend: one session per graph, on the CPU or on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as status
+
+from taro_rt.engines.bundle import Bundle
+from taro_rt.engines.contract import Array, Contract, TensorSpec
+from taro_rt.engines.errors import BackendUnavailable, BuildError, ContractError, EngineError
+
+FATAL = 4  # what goes wrong comes back as an exception; nothing is printed
+FAILURES = (
+    status.EPFail,
+    status.Fail,
+    status.InvalidArgument,
+    status.InvalidGraph,
+    status.InvalidProtobuf,
+    status.NoSuchFile,
+    status.NotImplemented,
+    status.RuntimeException,
+)
+CUDA = ("CUDAExecutionProvider", {"use_tf32": "0"})
+CPU = "CPUExecutionProvider"
+
+
+class OrtEngine:
+    """One graph run by ONNX Runtime, in float32."""
+
+    backend = "onnxruntime"
+
+    def __init__(
+        self, path: Path, contract: Contract, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        """Raises `BuildError` for a graph that cannot be loaded, `ContractError` for one of other tensors."""
+        self.contract = contract
+        providers: list[Any] = [CUDA, CPU] if device == "cuda" else [CPU]
+        options, version = session_options(threads), ort.__version__
+        session: ort.InferenceSession = _attempt(
+            lambda: ort.InferenceSession(path, options, providers=providers),
+            lambda why: BuildError(
+                f"{contract.graph}: ONNX Runtime {version} cannot load {path.name}: {why}"
+            ),
+        )
+        if device == "cuda" and CUDA[0] not in session.get_providers():
+            raise BackendUnavailable(
+                "device cuda: ONNX Runtime cannot load the CUDA libraries; use device cpu"
+            )
+        _check(f"{path.name}: inputs", contract.inputs, session.get_inputs())
+        _check(f"{path.name}: outputs", contract.outputs, session.get_outputs())
+        self._session: ort.InferenceSession | None = session
+
+    def __call__(self, **inputs: Array) -> dict[str, Array]:
+        """The outputs by name. Raises `ContractError` for inputs that do not fit, else `EngineError`."""
+        self.contract.check(inputs)
+        session = self._session
+        if session is None:
+            raise EngineError(f"{self.contract.graph}: this engine is closed; load it again")
+        names = [spec.name for spec in self.contract.outputs]
+        outputs: list[Array] = _attempt(
+            lambda: session.run(names, inputs),
+            lambda why: EngineError(f"{self.contract.graph}: ONNX Runtime stopped: {why}"),
+        )
+        return dict(zip(names, outputs, strict=True))
+
+    def close(self) -> None:
+        """Let the session go."""
+        self._session = None
+
+
+def load_ort(bundle: Bundle, device: str = "cpu", threads: int | None = None) -> dict[str, OrtEngine]:
+    """An `OrtEngine` for each graph."""
+    if device == "cuda" and CUDA[0] not in ort.get_available_providers():
+        raise BackendUnavailable(
+            "device cuda: this ONNX Runtime has no CUDA provider; use device cpu, or in a fresh environment: "
+            "pip install 'taro-rt[gpu]'"
+        )
+    return {
+        name: OrtEngine(bundle.graph(name), contract, device, threads)
+        for name, contract in bundle.contracts().items()
+    }
+
+
+def session_options(threads: int | None) -> ort.SessionOptions:
+    """The settings that all sessions share."""
+    options = ort.SessionOptions()
+    options.log_severity_level = FATAL
+    options.intra_op_num_threads = usable_cores() if threads is None else threads
+    options.inter_op_num_threads = 1
+    # Without an arena each network's scratch memory goes back after its run: six sessions never add up.
+    options.enable_cpu_mem_arena = False
+    return options
+
+
+def usable_cores() -> int:
+    """Physical cores this process may run on; 0, ONNX Runtime's own choice, where that cannot be known."""
+    if not hasattr(os, "sched_getaffinity"):
+        return 0
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings.read_text() if siblings.exists() else str(cpu))
+    return len(cores)
+
+
+def _check(where: str, specs: tuple[TensorSpec, ...], found: list[Any]) -> None:
+    expected = [str(spec) for spec in specs]
+    got = [str(TensorSpec(node.name, tuple(node.shape))) for node in found]
+    if expected != got or any(node.type != "tensor(float)" for node in found):
+        kinds = sorted({node.type for node in found})
+        raise ContractError(f"{where}: expected float32 {', '.join(expected)}, got {kinds} {', '.join(got)}")
+
+
+def _attempt(work: Callable[[], Any], error: Callable[[str], EngineError]) -> Any:
+    try:
+        return work()
+    except FAILURES as failure:
+        raise error(" ".join(str(failure).split())) from failure

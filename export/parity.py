@@ -1,0 +1,99 @@
+"""Does every ONNX graph compute what its network does? ONNX Runtime against eager PyTorch, batch 1 and 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from taro_rt.engines.backends import Engine, load_engines
+from taro_rt.engines.bundle import Bundle, Deviation
+from taro_rt.engines.contract import Array, Contract
+from taro_rt.engines.errors import BuildError
+from taro_rt.engines.stages import GRAPHS
+
+BATCHES = (1, 2)
+RANGES = {
+    ("visual", "frames"): (0.5, 0.25),
+    ("conditioner", "times"): (0.5, 0.25),
+    ("conditioner", "features"): (0.0, 0.05),
+    ("vocoder", "mel"): (-5.0, 2.5),
+}
+"""Mean and deviation of inputs that are not standard normal: what the pipeline feeds looks like this."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What an export may deviate by. float32 in another order of summation stays far below."""
+
+    max_abs: float
+    """In units of the largest expected value, or of 1 where all are smaller."""
+    relative_rms: float
+
+
+LIMITS = {
+    "onset": Limit(1e-4, 2e-5),
+    "visual": Limit(1e-5, 2e-5),
+    "conditioner": Limit(1e-4, 2e-5),
+    "denoiser": Limit(1e-4, 2e-5),
+    "decoder": Limit(1e-4, 2e-5),
+    "vocoder": Limit(1e-4, 5e-5),
+}
+
+
+def measure(bundle: Bundle) -> dict[str, Deviation]:
+    """The worst deviation of each graph over its outputs and batch sizes.
+
+    Raises `BuildError` naming each graph that is beyond its limit, with what was measured.
+    """
+    runtime, eager = load_engines(bundle, "onnxruntime"), load_engines(bundle, "eager")
+    measured, faults = {}, []
+    for name in GRAPHS:
+        measured[name], fault = compare(getattr(runtime, name), getattr(eager, name), LIMITS[name])
+        faults += fault
+    runtime.close()
+    eager.close()
+    if faults:
+        raise BuildError(f"bundle {bundle.manifest.name}: {'; '.join(faults)}; nothing was written")
+    return measured
+
+
+def compare(engine: Engine, oracle: Engine, limit: Limit) -> tuple[Deviation, list[str]]:
+    """The worst deviation of `engine` from `oracle`, and what is beyond `limit` in words."""
+    worst, faults = Deviation(0.0, 0.0), []
+    for batch in BATCHES:
+        feed = example(engine.contract, batch)
+        got, want = engine(**feed), oracle(**feed)
+        for name in want:
+            found, scale = deviation(got[name], want[name]), max(1.0, float(np.abs(want[name]).max()))
+            if not (found.max_abs <= limit.max_abs * scale and found.relative_rms <= limit.relative_rms):
+                faults.append(
+                    f"{engine.contract.graph}: {name} at batch {batch} deviates from eager PyTorch by "
+                    f"{found.max_abs:.2e} (limit {limit.max_abs * scale:.2e}), "
+                    f"relative rms {found.relative_rms:.2e} (limit {limit.relative_rms:.2e})"
+                )
+            worst = Deviation(max(worst.max_abs, found.max_abs), max(worst.relative_rms, found.relative_rms))
+    return worst, faults
+
+
+def deviation(got: Array, want: Array) -> Deviation:
+    """Largest difference, and rms of the difference over rms of `want`; infinite if they cannot compare."""
+    if got.shape != want.shape or not np.isfinite(got).all():
+        return Deviation(float("inf"), float("inf"))
+    difference = got.astype(np.float64) - want
+    rms = float(np.sqrt(np.mean(np.square(want, dtype=np.float64))))
+    return Deviation(
+        float(np.abs(difference).max()), float(np.sqrt(np.mean(np.square(difference)))) / max(rms, 1e-30)
+    )
+
+
+def example(contract: Contract, batch: int) -> dict[str, Array]:
+    """Inputs like those of the pipeline; three times for the conditioner."""
+    return dict(_ranged(contract, contract.example(seed=batch, b=batch, s=3)))
+
+
+def _ranged(contract: Contract, feed: dict[str, Array]) -> Iterator[tuple[str, Array]]:
+    for name, array in feed.items():
+        mean, spread = RANGES.get((contract.graph, name), (0.0, 1.0))
+        yield name, (mean + spread * array).astype(np.float32)

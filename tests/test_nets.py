@@ -1,0 +1,111 @@
+"""The networks: sizes as published, batch norms folded exactly, one set of weights behind every view."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from make_tiny_bundle import FRAME_WISE, GLOBAL, tiny_config, tiny_networks
+from torch import nn
+
+from taro_rt.engines.nets.config import PUBLISHED, SMALL, TransformerConfig
+from taro_rt.engines.nets.frames import FrameNorm
+from taro_rt.engines.nets.mmdit import MMDiT
+from taro_rt.engines.nets.networks import Networks, load_weights
+from taro_rt.engines.nets.onset import OnsetNet
+from taro_rt.engines.nets.vae import Vae, VaeDecoder
+from taro_rt.engines.nets.visual import VisualNet
+from taro_rt.engines.nets.vocoder import Vocoder
+
+SIZES = {
+    "onset": (lambda: OnsetNet(PUBLISHED.onset), 31_365_918),
+    "transformer": (lambda: MMDiT(PUBLISHED), 250_501_664),
+    "visual": (lambda: VisualNet(PUBLISHED.visual), 32_683_584),
+    "vae": (lambda: Vae(PUBLISHED.vae, 1.0), 55_376_873),
+    "decoder": (lambda: VaeDecoder(PUBLISHED.vae, 1.0), 32_981_577),
+    "vocoder": (lambda: Vocoder(PUBLISHED.vocoder), 55_264_897),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_published_network_has_the_released_number_of_parameters(name: str) -> None:
+    build, expected = SIZES[name]
+    with torch.device("meta"):
+        net: nn.Module = build()
+    assert sum(p.numel() for p in net.parameters()) == expected
+
+
+def test_the_small_networks_fit_the_embedded_bundle() -> None:
+    with torch.device("meta"):
+        networks = Networks.build(SMALL)
+    n = sum(p.numel() for net in networks.by_name().values() for p in net.parameters())
+    assert 4 * n < 40e6  # bytes in the wheel
+
+
+@pytest.mark.parametrize("name", ["onset", "visual"])
+def test_folding_the_norms_changes_nothing(name: str) -> None:
+    net = tiny_networks(tiny_config()).by_name()[name].eval()
+    g = tiny_config().geometry()
+    size, length = (g.onset_crop, g.onset_segment) if name == "onset" else (g.visual_size, 8)
+    frames = torch.rand(2, 3, length, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        before = net(frames)
+    Networks.fold(tiny := tiny_networks(tiny_config()))
+    folded = tiny.by_name()[name]
+    assert not any(isinstance(module, FrameNorm) for module in folded.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(frames), before, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("transformer", [FRAME_WISE, GLOBAL], ids=["frame-wise", "global"])
+def test_training_and_inference_see_one_transformer(transformer: TransformerConfig) -> None:
+    net = tiny_networks(tiny_config(transformer)).transformer.eval()
+    g = net.geometry
+    generator = torch.Generator().manual_seed(2)
+    latents = torch.randn(2, g.latent_channels, g.latent_frames, g.latent_bins, generator=generator)
+    onset = torch.randn(2, g.onset_values, generator=generator)
+    features = torch.randn(2, g.visual_frames, g.visual_dim, generator=generator)
+    t = torch.tensor([0.36])
+    with torch.inference_mode():
+        trained = net(latents, t.expand(2), onset, features, keep=torch.tensor([1.0, 0.0]))
+        modulation, null, tokens = net.condition(t, onset[:1], features[:1])
+        conditional = net.velocity(latents[:1], tokens, modulation[0])
+        null_rows = null[0].expand(-1, transformer.time_positions, -1, -1)
+        unconditional = net.velocity(latents[1:], torch.zeros_like(tokens), null_rows)
+    torch.testing.assert_close(trained, torch.cat([conditional, unconditional]), rtol=0, atol=1e-4)
+    assert (trained[:1] - trained[1:]).abs().mean() > 0.01  # the conditions matter
+
+
+def test_frame_wise_modulation_listens_to_the_onsets_of_its_own_time() -> None:
+    net = tiny_networks(tiny_config(FRAME_WISE)).transformer.eval()
+    g = net.geometry
+    onset = torch.zeros(2, g.onset_values)
+    onset[1, 60] = 5.0  # 4 s into the window
+    with torch.inference_mode():
+        rows = net.condition(torch.tensor([0.5]), onset, torch.zeros(2, g.visual_frames, g.visual_dim))[0][0]
+    changed = (
+        (rows[1] - rows[0]).abs().amax((1, 2)).nonzero().flatten() * g.window_s / FRAME_WISE.time_positions
+    )
+    reach_s = FRAME_WISE.onset_window * FRAME_WISE.onset_step_s / 2 + 1 / g.onset_fps
+    assert len(changed) > 0
+    assert changed.min() > 4.0 - reach_s - 0.2 and changed.max() < 4.0 + reach_s
+
+
+def test_building_networks_leaves_the_callers_random_numbers_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    Networks.build(tiny_config())
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_load_weights_lists_every_fault_and_copies_nothing_then() -> None:
+    net = nn.Linear(2, 3)
+    before = net.weight.detach().clone()
+    faults = load_weights(net, {"weight": torch.zeros(3, 3), "scale": torch.zeros(1)})
+    assert faults == ["missing bias", "unexpected scale", "weight: expected shape [3, 2], got [3, 3]"]
+    assert torch.equal(net.weight, before)
+
+
+def test_the_geometry_follows_from_the_networks() -> None:
+    assert PUBLISHED.geometry().wave_tail == 32
+    assert replace(SMALL, mel_frames=408).geometry().latent_frames == 102
