@@ -70,7 +70,7 @@ def stages(command: str, clip: Path, output: Path) -> dict[str, float]:
         text=True,
         check=True,
     )
-    timings = json.loads(done.stdout.strip().splitlines()[-1]).get("timings", {})
+    timings = json.loads(done.stdout.strip().splitlines()[-1]).get("timings_s", {})
     return {name: round(float(seconds), 3) for name, seconds in timings.items()}
 
 

@@ -46,4 +46,7 @@ def write_wav(audio: Audio, path: Path, subtype: str = "PCM_16") -> None:
     try:
         soundfile.write(path, samples, audio.rate_hz, subtype=subtype, format="WAV")
     except (OSError, soundfile.LibsndfileError) as error:
-        raise MediaError(f"{path}: the sound cannot be written ({error})") from error
+        # the folder, because the name is mostly a temporary one
+        raise MediaError(
+            f"{path.parent}: the sound cannot be written there ({error}); choose another folder"
+        ) from error

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import av
 from av.audio.stream import AudioStream
+from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -25,7 +26,7 @@ from taro_rt.engines.errors import MediaError
 from taro_rt.runtime.audio import Audio
 from taro_rt.runtime.clip import VideoInfo
 from taro_rt.runtime.packets import TIME_BASE, copied, encoded_picture, encoded_sound
-from taro_rt.runtime.source import codec_name, open_video
+from taro_rt.runtime.source import open_video
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """Suffix → muxer. By suffix alone libav would take its "ipod" muxer for .m4v, which knows H.264 only."""
@@ -34,7 +35,8 @@ SOUND_RATE_HZ = 48000
 """Opus knows no higher rate; AAC frames of 21 ms end closer to the picture than the 64 ms ones of 16 kHz."""
 SOUND_BIT_RATE = 128_000
 """Mono, so transparent for both codecs."""
-WITH_EDIT_LISTS = ("mp4", "mov")
+MP4_FAMILY = ("mp4", "mov")
+"""What has edit lists, and what Apple's players open."""
 ANIMATIONS = ("gif", "apng", "webp")
 """Video codecs in name only: some muxers take them, players do not."""
 STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
@@ -118,8 +120,7 @@ def write_video(info: VideoInfo, audio: Audio, path: Path) -> None:
     with open_video(info.path) as (source, picture), _created(path, plan.container) as target:
         target.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in STALE_TAGS})
         if plan.copies_picture:
-            streams = _templates(plan, source, picture, target)
-            visible = copied(source, streams, info)
+            visible = copied(source, _templates(info, plan, source, picture, target), info)
         else:
             visible = encoded_picture(source, picture, _h264(info, target))
         audible = encoded_sound(_sound_stream(plan, target), audio)
@@ -133,7 +134,7 @@ def _refusal(info: VideoInfo, picture: VideoStream, container: str) -> str | Non
         return f"{container} cannot carry {info.codec}"
     if info.n_untimed_packets:
         return f"{info.n_untimed_packets} packets of {info.path.name} have no time stamp"
-    if info.n_hidden_packets and container not in WITH_EDIT_LISTS:
+    if info.n_hidden_packets and container not in MP4_FAMILY:
         return f"{container} would show the {info.n_hidden_packets} packets that an edit list hides"
     return None
 
@@ -157,39 +158,48 @@ def _created(path: Path, container: str) -> Iterator[OutputContainer]:
         with av.open(str(path.absolute()), "w", format=container) as target:
             yield target
     except av.FFmpegError as error:
-        raise MediaError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        # the folder, because the name is mostly a temporary one
+        raise MediaError(
+            f"{path.parent}: the video cannot be written there ({error.strerror}); choose another folder"
+        ) from error
 
 
 def _templates(
-    plan: OutputPlan, source: InputContainer, picture: VideoStream, target: OutputContainer
+    info: VideoInfo, plan: OutputPlan, source: InputContainer, picture: VideoStream, target: OutputContainer
 ) -> dict[Stream, Stream]:
     """Input stream → output stream for all that is copied, the picture first."""
-    wanted: list[Stream] = [picture]
+    # opaque: only the decoder's description is used, so codecs without an encoder can be copied
+    copy = target.add_stream_from_template(picture, opaque=True)
+    copy.codec_context.framerate = _rate(info)
+    if info.codec == "hevc" and plan.container in MP4_FAMILY:
+        copy.codec_context.codec_tag = "hvc1"  # the only tag that Apple's players accept
+    streams: dict[Stream, Stream] = {picture: copy}
     if plan.copies_subtitles:
-        wanted += [s for s in source.streams.subtitles if _carries(plan.container, s)]
-    streams = {}
-    for stream in wanted:
-        # opaque: only the decoder's description is used, so codecs without an encoder can be copied
-        made = target.add_stream_from_template(stream, opaque=True)
+        for text in source.streams.subtitles:
+            if _carries(plan.container, text):
+                streams[text] = target.add_stream_from_template(text, opaque=True)
+    for stream, made in streams.items():
         made.metadata.update({k: v for k, v in stream.metadata.items() if k in KEPT_STREAM_TAGS})
-        streams[stream] = made
-    if codec_name(picture) == "hevc" and plan.container in WITH_EDIT_LISTS:
-        streams[picture].codec_context.codec_tag = "hvc1"  # the only tag that Apple's players accept
     return streams
 
 
 def _h264(info: VideoInfo, target: OutputContainer) -> VideoStream:
-    even = (info.width + info.width % 2, info.height + info.height % 2)  # yuv420p halves both sides
     stream = target.add_stream(
         "libx264",
-        rate=Fraction(info.average_fps).limit_denominator(1001),
-        options={"crf": "18"},
-        width=even[0],
-        height=even[1],
+        rate=_rate(info),
+        options={"crf": "18", "bf": "0"},
+        width=info.width + info.width % 2,  # yuv420p halves both sides
+        height=info.height + info.height % 2,
         pix_fmt="yuv420p",
         time_base=TIME_BASE,
     )
+    stream.codec_context.flags |= Flags.frame_duration  # with bf 0: a long last frame keeps its length
     return stream
+
+
+def _rate(info: VideoInfo) -> Fraction:
+    """For information only: Matroska would leave it to be guessed, wrongly."""
+    return Fraction(info.average_fps).limit_denominator(1001)
 
 
 def _sound_stream(plan: OutputPlan, target: OutputContainer) -> AudioStream:

@@ -23,7 +23,7 @@ FLOOR_LOGIT = -6.0
 """Where nothing happens."""
 STRENGTHS = (0.02, 0.98)
 """Strengths are drawn within these, so that logits stay where the network's own are."""
-THRESHOLD = 0.3
+THRESHOLD = 0.4
 MIN_DISTANCE_S = 0.1
 
 

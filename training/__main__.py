@@ -16,9 +16,9 @@ from taro_rt.training.autoencoder import sound_cache, train_vae, train_vocoder
 from taro_rt.training.bundle import NETWORKS, pack
 from taro_rt.training.fit import Recipe
 from taro_rt.training.perception import ViewCache, train_onset, train_visual
-from taro_rt.training.transformer import make_examples, train_transformer
+from taro_rt.training.transformer import open_examples, train_transformer
 
-STEPS = {"vae": 2200, "vocoder": 5000, "onset": 750, "visual": 600, "transformer": 2500}
+STEPS = {"vae": 2200, "vocoder": 8000, "onset": 1500, "visual": 600, "transformer": 2500}
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def train(part: str, runs: Path, recipe: Recipe, n_clips: int) -> None:
         return
     cache = ViewCache.open(runs / "views", n_clips, SMALL)
     if part == "transformer":
-        train_transformer(SMALL, make_examples(SMALL, cache, runs), recipe, folder)
+        train_transformer(SMALL, open_examples(SMALL, cache, runs), recipe, folder)
     else:
         (train_onset if part == "onset" else train_visual)(SMALL, cache, recipe, folder)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from taro_rt.engines.contract import Array
 from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.nets.onset import OnsetNet
@@ -42,9 +42,8 @@ class Examples:
     """Visual features of several augmented views [views, n, 32, dim]."""
     onset_logits: Tensor
     """The onset network's own logits [n, 120]."""
-    times: tuple[Array, ...]
-    """True contact times of each clip."""
-    strengths: tuple[Array, ...]
+    events: Tensor
+    """True contacts of each clip, time and strength [n, most, 2]; NaN where a clip has fewer."""
     teacher: Tensor
     """Features of the frozen audio tower [n, 32, dim]."""
 
@@ -56,9 +55,18 @@ def frozen(folder: Path, net: Net, prefix: str = "") -> Net:
     return net.eval().requires_grad_(False)
 
 
+def open_examples(config: NetworkConfig, cache: ViewCache, runs: Path) -> Examples:
+    """The cached clips as the trained networks see them; encoded once, then read from `runs`."""
+    path = runs / "examples.safetensors"
+    if not path.exists():
+        examples = encode(config, cache, runs)
+        save_file({f.name: getattr(examples, f.name) for f in fields(Examples)}, path)
+    return Examples(**load_file(path))
+
+
 @torch.inference_mode()
-def make_examples(config: NetworkConfig, cache: ViewCache, runs: Path) -> Examples:
-    """Encode the cached clips with the trained networks; notes the latent scale used beside them."""
+def encode(config: NetworkConfig, cache: ViewCache, runs: Path) -> Examples:
+    """Run VAE, onset and visual network over the cached clips; notes the latent scale in `runs`."""
     vae = frozen(runs / "vae", Vae(config.vae, 1.0))
     onset = frozen(runs / "onset", OnsetNet(config.onset))
     visual = frozen(runs / "visual", VisualTrainer(config))
@@ -72,22 +80,22 @@ def make_examples(config: NetworkConfig, cache: ViewCache, runs: Path) -> Exampl
         means.append(mean)
         spreads.append(torch.exp(0.5 * log_variance))
         frames = cache.onset_frames[rows]
-        segments = onset_input(frames.reshape(-1, config.onset.segment, *frames.shape[2:]))
+        segments = onset_input(np.array(frames).reshape(-1, config.onset.segment, *frames.shape[2:]))
         logits.append(onset(segments).reshape(len(frames), -1))
         for views in seen:
-            views.append(visual.net(visual_input(augment(cache.visual_frames[rows], rng, colour=False))))
-        heard.append(visual(visual_input(cache.visual_frames[rows]), mel)[1])
+            pixels = augment(cache.visual_frames[rows], rng, colour=False)
+            views.append(visual.net(visual_input(pixels)))
+        heard.append(visual(visual_input(np.array(cache.visual_frames[rows])), mel)[1])
     scale = 1.0 / float(torch.cat(means).std())
     (runs / SCALE_FILE).write_text(repr(scale))
-    scenes = [make_scene(seed) for seed in range(n)]
+    contacts = [torch.tensor([[e.time_s, e.strength] for e in make_scene(seed).events]) for seed in range(n)]
     return Examples(
-        scale * torch.cat(means),
-        scale * torch.cat(spreads),
-        torch.stack([torch.cat(views) for views in seen]),
-        torch.cat(logits),
-        tuple(np.array([e.time_s for e in s.events]) for s in scenes),
-        tuple(np.array([e.strength for e in s.events]) for s in scenes),
-        torch.cat(heard),
+        latents=scale * torch.cat(means),
+        spread=scale * torch.cat(spreads),
+        features=torch.stack([torch.cat(views) for views in seen]),
+        onset_logits=torch.cat(logits),
+        events=nn.utils.rnn.pad_sequence(contacts, batch_first=True, padding_value=torch.nan),
+        teacher=torch.cat(heard).contiguous(),
     )
 
 
@@ -147,8 +155,8 @@ def detector_like(examples: Examples, row: int, config: NetworkConfig, rng: np.r
             max(0.0, float(t) + 0.015 * rng.standard_normal()),
             float(np.clip(0.5 + 0.45 * s + 0.05 * rng.standard_normal(), 0.05, 0.98)),
         )
-        for t, s in zip(examples.times[row], examples.strengths[row], strict=True)
-        if rng.random() > 0.03
+        for t, s in examples.events[row].tolist()
+        if not math.isnan(t) and rng.random() > 0.03
     ]
     logits = render_logits(onsets, g.onset_values, g.onset_fps)
     noise = rng.uniform(0.0, 0.8) * rng.standard_normal(g.onset_values)

@@ -1,0 +1,123 @@
+"""Output files appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from taro_rt.engines.errors import MediaError
+from taro_rt.runtime.files import atomic_output, check_output, refuse_same_file
+
+
+def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    with atomic_output(target, force=False) as path:
+        path.write_text("sound")
+        assert not target.exists()
+        assert (path.parent, path.suffix) == (tmp_path, ".mp4")
+        assert path.name.startswith(".")
+        written = path.stat().st_ino
+    assert target.stat().st_ino == written, "renamed, not copied"
+    assert target.read_text() == "sound"
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_nothing_is_left_behind_by_a_failure_or_an_interrupt(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    with pytest.raises(error), atomic_output(tmp_path / "out.mp4", force=False) as path:
+        path.write_text("half")
+        raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failure_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    target.write_text("old")
+    with pytest.raises(ValueError), atomic_output(target, force=True) as path:
+        path.write_text("half")
+        raise ValueError
+    assert (os.listdir(tmp_path), target.read_text()) == (["out.mp4"], "old")
+
+
+def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    target.write_text("old")
+    with pytest.raises(MediaError, match="--force"), atomic_output(target, force=False):
+        pytest.fail("the block must not run")
+    with atomic_output(target, force=True) as path:
+        path.write_text("new")
+    assert target.read_text() == "new"
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    with pytest.raises(MediaError, match="exists already"), atomic_output(target, force=False) as path:
+        path.write_text("mine")
+        target.write_text("theirs")
+    assert (os.listdir(tmp_path), target.read_text()) == (["out.mp4"], "theirs")
+
+
+def test_the_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with atomic_output(tmp_path / "out.mp4", force=False) as path:
+        path.touch()
+    assert (tmp_path / "out.mp4").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nowhere/out.mp4", "expected an existing output folder"),
+        ("folder", "got a folder"),
+        ("old.mp4", "exists already"),
+        ("pipe", "got a device or pipe"),
+        ("old.mp4/out.mp4", "expected an existing output folder"),
+    ],
+)
+def test_a_place_that_cannot_take_the_file_is_found_early(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "old.mp4").touch()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(MediaError) as caught:
+        check_output(tmp_path / name, force=False)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+    assert reason in str(caught.value)
+
+
+def test_force_never_replaces_a_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(MediaError, match="device or pipe"):
+        check_output(tmp_path / "pipe", force=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_write_protected_place_is_found_early(tmp_path: Path) -> None:
+    target = tmp_path / "old.mp4"
+    target.touch(0o444)
+    with pytest.raises(MediaError, match="write-protected"):
+        check_output(target, force=True)
+    tmp_path.chmod(0o555)
+    with pytest.raises(MediaError, match="not writable"):
+        check_output(tmp_path / "new.mp4", force=False)
+    tmp_path.chmod(0o755)
+
+
+def test_a_name_that_the_file_system_refuses_is_a_media_error(tmp_path: Path) -> None:
+    target = tmp_path / f"{'x' * 300}.mp4"
+    with pytest.raises(MediaError, match="File name too long"):
+        check_output(target, force=False)
+
+
+def test_the_input_is_recognised_behind_links(tmp_path: Path) -> None:
+    source = tmp_path / "clip.mp4"
+    source.touch()
+    (tmp_path / "link.mp4").symlink_to(source)
+    (tmp_path / "hard.mp4").hardlink_to(source)
+    for name in ("clip.mp4", "link.mp4", "hard.mp4", "../" + tmp_path.name + "/clip.mp4"):
+        with pytest.raises(MediaError, match="is the input itself"):
+            refuse_same_file(source, tmp_path / name)
+    refuse_same_file(source, tmp_path / "other.mp4")
