@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor: its name and its shape; an entry is a size, or a letter for a free axis. All are float32."""
+    """One float32 tensor: its name and its shape, whose entries are sizes, or letters for free axes."""
 
     name: str
     shape: tuple[int | str, ...]

@@ -23,7 +23,8 @@ from taro_rt.export.package import export_bundle
 from taro_rt.training.transformer import SCALE_FILE, frozen
 
 NETWORKS = ("vae", "vocoder", "onset", "visual", "transformer")
-SAMPLER = SamplerDefaults()
+SAMPLER = SamplerDefaults(guidance=2.5)
+"""Of 1, 2.5, 5 and 8 the guidance with the best onset F1 and mean spectrum on held-out clips."""
 
 
 def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool = True) -> Manifest:

@@ -6,10 +6,8 @@ it derives the `Geometry` that all contracts follow from. Pure data: no torch he
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
-from taro_rt.engines.errors import ManifestError
 from taro_rt.engines.stages import Geometry
 
 
@@ -118,31 +116,6 @@ class NetworkConfig:
             time_positions=self.transformer.time_positions,
             modulation_vectors=self.transformer.modulation_vectors,
         )
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain containers, as stored in a manifest."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> NetworkConfig:
-        """The inverse of `as_json`. Raises `ManifestError` for unknown or missing keys."""
-        parts = {
-            "onset": OnsetConfig,
-            "visual": VisualConfig,
-            "transformer": TransformerConfig,
-            "vae": VaeConfig,
-            "vocoder": VocoderConfig,
-        }
-        try:
-            nets = {name: make(**_tuples(data[name])) for name, make in parts.items()}
-            rest = {key: value for key, value in data.items() if key not in parts}
-            return NetworkConfig(**nets, **rest)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ManifestError(f"networks: expected the fields of NetworkConfig, got {error}") from None
-
-
-def _tuples(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
 
 def _wave_tail(config: VocoderConfig) -> int:

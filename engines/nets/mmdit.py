@@ -237,7 +237,7 @@ class MMDiT(nn.Module):
         if n_tokens % n_t == 0:
             return vectors.repeat_interleave(n_tokens // n_t, dim=1)
         at = (torch.arange(n_tokens, device=vectors.device) * n_t) // n_tokens
-        return vectors[:, at]
+        return vectors.index_select(1, at)
 
     def _unpatchify(self, values: Tensor) -> Tensor:
         h, w = self.grid
