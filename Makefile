@@ -25,7 +25,7 @@ bench: $(VENV)/.installed-dev  ## time the command as its users meet it
 	$(BIN)/python benchmarks/first_use.py
 
 evaluate: $(VENV)/.installed-dev  ## does the sound follow the picture?
-	$(BIN)/python -m taro_rt.training.evaluate
+	$(BIN)/python -m taro_rt.training.evaluate --output benchmarks/results/cpu-$$(nproc)-cores/sync.json
 
 default-bundle: $(VENV)/.installed-dev  ## remake the embedded bundle from nothing (hours)
 	$(BIN)/python -m taro_rt.training all

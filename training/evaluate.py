@@ -118,10 +118,18 @@ def main() -> None:
     with Pipeline.load(args.bundle) as pipeline:
         options = Options(guidance=args.guidance, steps=args.steps)
         rows = [asdict(row) for row in evaluate(pipeline, range(args.clips), options)]
-    record = {"bundle": args.bundle, "clips": args.clips, "guidance": args.guidance, "onset_f1": rows}
+        manifest = pipeline.bundle.manifest
+    record = {
+        "bundle": manifest.name,
+        "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
+        "settings": asdict(options.resolve(manifest.sampler)),
+        "clips": args.clips,
+        "onset_f1": rows,
+    }
     text = json.dumps(record, indent=2)
     print(text)
     if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(text + "\n")
 
 

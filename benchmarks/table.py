@@ -1,0 +1,65 @@
+"""Writes the figures of the README from the committed records, so that none is typed by hand.
+
+python benchmarks/table.py           rewrite README.md
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- figures: benchmarks/table.py -->", "<!-- end of figures -->"
+
+
+def figures() -> str:
+    """The README's block of figures, from every device that has records."""
+    lines = [
+        "| measured | on | value |",
+        "|---|---|---|",
+    ]
+    for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
+        lines += first_use(read(folder / "first_use.json")) + sync(read(folder / "sync.json"))
+    return "\n".join(lines)
+
+
+def first_use(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    machine, run, usage = record["machine"], record["generate"], record["help"]
+    on = f"{machine['cores']} cores, {machine['processor']}"
+    return [
+        f"| file to file, {record['workload']} | {on} | "
+        f"{run['wall_s_median']:.1f} s ({run['wall_s_min']:.1f} to {run['wall_s_max']:.1f}), "
+        f"peak {run['peak_mb']:.0f} MB |",
+        f"| `taro-rt --help` | {on} | {usage['wall_s_median']:.2f} s |",
+    ]
+
+
+def sync(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    return [
+        f"| onset F1 at ±{row['tolerance_s'] * 1000:.0f} ms of the generated sound, "
+        f"{record['clips']} held-out procedural clips | any | {row['generated']:.2f} "
+        f"(chance {row['chance']:.2f}; the clips' own sound {row['real']:.2f}; "
+        f"onset network alone {row['picked']:.2f}) |"
+        for row in record["onset_f1"]
+    ]
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else None
+
+
+def with_figures(text: str) -> str:
+    """`text` of the README with its block of figures made anew."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{figures()}\n{END}{rest.split(END)[1]}"
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(with_figures(readme.read_text("utf-8")), "utf-8")
