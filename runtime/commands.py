@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Source:
 
     def open(self, outputs: list[Path], force: bool, progress: Progress) -> tuple[Bundle, Clip]:
         """Check the outputs, open the bundle and read the clip."""
-        if not self.video.exists():
+        if not os.path.exists(self.video):  # Path.exists raises for a name that is too long
             raise MediaError(f"{self.video}: no such file; expected a video file, check the path")
         for path in outputs:
             refuse_same_file(self.video, path)
