@@ -18,7 +18,7 @@ from taro_rt.training.fit import Recipe
 from taro_rt.training.perception import ViewCache, train_onset, train_visual
 from taro_rt.training.transformer import open_examples, train_transformer
 
-STEPS = {"vae": 2200, "vocoder": 8000, "onset": 1500, "visual": 600, "transformer": 2500}
+STEPS = {"vae": 2200, "vocoder": 7600, "onset": 1500, "visual": 600, "transformer": 1250}
 
 
 def main() -> None:
