@@ -23,9 +23,11 @@ wheel: $(VENV)/.installed-dev  ## build dist/*.whl
 
 bench: $(VENV)/.installed-dev  ## time the command as its users meet it
 	$(BIN)/python benchmarks/first_use.py
+	$(BIN)/python benchmarks/table.py
 
 evaluate: $(VENV)/.installed-dev  ## does the sound follow the picture?
-	$(BIN)/python -m taro_rt.training.evaluate --output benchmarks/results/cpu-$$(nproc)-cores/sync.json
+	$(BIN)/python -m taro_rt.training.evaluate --output benchmarks/results/cpu-$$($(BIN)/python -c "import os; print(os.cpu_count())")-cores/sync.json
+	$(BIN)/python benchmarks/table.py
 
 default-bundle: $(VENV)/.installed-dev  ## remake the embedded bundle from nothing (hours)
 	$(BIN)/python -m taro_rt.training all
@@ -34,7 +36,7 @@ clean:
 	rm -rf build dist *.egg-info src/*.egg-info
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed-cpu: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -e '.[cpu]'

@@ -104,8 +104,16 @@ class Bundle:
         """The embedded bundle for "default", else the one in the folder `source`.
 
         Raises `BundleError` listing every fault: `ManifestError` when the manifest itself is at fault,
-        `ChecksumError` when all that is wrong is the content of files.
+        `ChecksumError` when all that is wrong is the content of files. No checksum covers the manifest's own
+        values: whoever can write it can write one.
         """
+        try:
+            return Bundle._open(source)
+        except OSError as error:
+            raise BundleError(f"bundle {source}: cannot be read ({error.strerror}); check the path") from None
+
+    @staticmethod
+    def _open(source: str | Path) -> Bundle:
         folder = _locate(source)
         try:
             text = (folder / MANIFEST).read_text("utf-8")

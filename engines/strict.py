@@ -28,7 +28,7 @@ def parse(text: str, name: str) -> dict[str, Any]:
 
     try:
         data = json.loads(text, object_pairs_hook=once, parse_constant=refuse)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
         raise ManifestError(f"{name}: expected JSON, got text that is none ({error})") from None
     if not isinstance(data, dict):
         raise ManifestError(f"{name}: expected a JSON object, got {_kind_of(data)}")

@@ -18,7 +18,7 @@ RANGES = {
     ("visual", "frames"): (0.5, 0.25),
     ("conditioner", "times"): (0.5, 0.25),
     ("conditioner", "features"): (0.0, 0.05),
-    ("vocoder", "mel"): (-5.0, 2.5),
+    ("vocoder", "mel"): (-1.0, 2.0),
 }
 """Mean and deviation of inputs that are not standard normal: what the pipeline feeds looks like this."""
 

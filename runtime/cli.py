@@ -29,7 +29,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Video = Annotated[Path, typer.Argument(metavar="VIDEO", help="A video file.", show_default=False)]
+Video = Annotated[
+    Path, typer.Argument(metavar="VIDEO", help="A video file.", show_default=False, readable=False)
+]
 BundleOption = Annotated[str, typer.Option("--bundle", help='A bundle folder, or "default".')]
 Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime or eager.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
@@ -56,9 +58,12 @@ def generate(
     takes: Annotated[int, typer.Option(help="How many sounds; take k has seed + k.")] = 1,
     steps: Annotated[int | None, typer.Option(help="Sampler steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
+    guidance_low: Annotated[float | None, typer.Option(help="Guidance acts on times from here.")] = None,
+    guidance_high: Annotated[float | None, typer.Option(help="To here; 1 is noise, 0 sound.")] = None,
     method: Annotated[str | None, typer.Option(help="sde, ode or heun.")] = None,
     onsets: Annotated[
-        Path | None, typer.Option("--onsets", help="Onset times to use, as `taro-rt onsets` writes them.")
+        Path | None,
+        typer.Option("--onsets", help="Onset times to use, as `taro-rt onsets` writes them.", readable=False),
     ] = None,
     device: Device = None,
     threads: Threads = None,
@@ -75,6 +80,8 @@ def generate(
         options = Options(
             steps=steps,
             guidance=guidance,
+            guidance_low=guidance_low,
+            guidance_high=guidance_high,
             method=cast("Method | None", method),
             seed=seed,
             takes=takes,
@@ -82,7 +89,7 @@ def generate(
         )
         source = Source(video, bundle, backend, device, threads)
         record, warnings = generate_files(source, output, options, force, progress)
-    _warn(warnings)
+    _warn(() if json else warnings)
     _print(record, json, [take["output"] for take in record["takes"]])
 
 
@@ -107,7 +114,7 @@ def onsets(
         record, warnings = find_onsets(
             Source(video, bundle, backend, device, threads), output, force, progress
         )
-    _warn(warnings)
+    _warn(() if json else warnings)
     if output is None:
         typer.echo(json_module.dumps(record, indent=None if json else 1))
     else:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from taro_rt.engines.bundle import Bundle
-from taro_rt.engines.errors import MediaError
 from taro_rt.runtime.audio import write_wav
 from taro_rt.runtime.clip import Clip
 from taro_rt.runtime.files import atomic_output, check_output, refuse_same_file
@@ -18,6 +16,7 @@ from taro_rt.runtime.onsets import as_json, check_within
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline, Result
 from taro_rt.runtime.progress import Progress, report
+from taro_rt.runtime.timing import Timings
 
 Record = dict[str, Any]
 Warnings = tuple[str, ...]
@@ -35,8 +34,6 @@ class Source:
 
     def open(self, outputs: list[Path], force: bool, progress: Progress) -> tuple[Bundle, Clip]:
         """Check the outputs, open the bundle and read the clip."""
-        if not os.path.exists(self.video):  # Path.exists raises for a name that is too long
-            raise MediaError(f"{self.video}: no such file; expected a video file, check the path")
         for path in outputs:
             refuse_same_file(self.video, path)
             check_output(path, force)
@@ -55,23 +52,28 @@ def generate_files(
 ) -> tuple[Record, Warnings]:
     """Generate and write every take; the record of the result, and the warnings met on the way."""
     outputs = take_names(output or default_output(source.video), options.takes)
-    bundle, clip = source.open(outputs, force, progress)
+    timings = Timings()
+    with timings("read"):
+        bundle, clip = source.open(outputs, force, progress)
     options.resolve(bundle.manifest.sampler)
     check_within(options.onsets or (), clip.duration_s)
     plans = [plan_output(clip.info, path) for path in outputs]
-    with source.load(bundle, progress) as pipeline:
+    with timings("load"):
+        pipeline = source.load(bundle, progress)
+    with pipeline:
         result = pipeline.generate(clip, options, progress)
         backend = pipeline.engines.backend
     for k, (path, audio) in enumerate(zip(outputs, result.takes, strict=True)):
         report(progress, "write", k / len(outputs))
-        with atomic_output(path, force) as temporary:
+        with timings("write"), atomic_output(path, force) as temporary:
             if plans[k].is_wav:
                 write_wav(audio, temporary)
             else:
                 write_video(clip.info, audio, temporary)
     report(progress, "write", 1.0)
     warnings = (*clip.warnings, *plans[0].notices)
-    return _record(source, clip, outputs, result, backend, warnings), warnings
+    seconds = {**timings.seconds, **result.timings}
+    return _record(source, clip, outputs, result, backend, seconds, warnings), warnings
 
 
 def find_onsets(
@@ -96,13 +98,19 @@ def find_onsets(
 
 def take_names(output: Path, takes: int) -> list[Path]:
     """One name per take: clip.taro.mp4, or clip.taro.1.mp4, clip.taro.2.mp4, ... for several."""
-    if takes == 1:
+    if takes == 1 or not output.name:  # a name that is missing is refused with the other checks
         return [output]
     return [output.with_name(f"{output.stem}.{k}{output.suffix}") for k in range(1, takes + 1)]
 
 
 def _record(
-    source: Source, clip: Clip, outputs: list[Path], result: Result, backend: str, warnings: Warnings
+    source: Source,
+    clip: Clip,
+    outputs: list[Path],
+    result: Result,
+    backend: str,
+    timings: dict[str, float],
+    warnings: Warnings,
 ) -> Record:
     takes = [{"output": str(path), "seed": seed} for path, seed in zip(outputs, result.seeds, strict=True)]
     return {
@@ -115,6 +123,6 @@ def _record(
         "bundle": source.bundle,
         "backend": backend,
         "onsets": as_json(result.onsets),
-        "timings_s": {stage: round(seconds, 4) for stage, seconds in result.timings.items()},
+        "timings_s": {stage: round(seconds, 4) for stage, seconds in timings.items()},
         "warnings": list(warnings),
     }

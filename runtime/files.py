@@ -15,7 +15,9 @@ from taro_rt.engines.errors import MediaError
 def check_output(path: Path, force: bool) -> None:
     """Raise `MediaError` unless a file can be put at `path`: call it before the work, not after."""
     folder = path.parent
-    if not folder.is_dir():
+    if not path.name:
+        raise MediaError(f"{path}: expected an output file, got a folder; add a file name")
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long or locked
         raise MediaError(f"{path}: expected an existing output folder, got {folder}; create it first")
     mode = _mode(path)
     if mode is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Onset:
         for name, value, high in (("time_s", self.time_s, math.inf), ("strength", self.strength, 1.0)):
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise OptionsError(f"onset: expected a number for {name}, got {value!r}")
-            if not (0 <= value <= high and math.isfinite(value)):
+            if not (0 <= value <= min(high, sys.float_info.max)):  # integers have no bound, floats do
                 limits = "0 or more" if high == math.inf else f"between 0 and {high:g}"
                 raise OptionsError(f"onset: expected {name} to be {limits}, got {value!r}")
 
@@ -104,7 +105,7 @@ def read_onsets(path: Path | str) -> tuple[Onset, ...]:
         raise OptionsError(f"{path}: no such onset file") from None
     except OSError as error:
         raise OptionsError(f"{path}: the onset file cannot be read ({error.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of too many digits
         raise OptionsError(f"{path}: expected a JSON file of onsets ({error})") from None
     entries = document.get("onsets") if isinstance(document, dict) else None
     if not isinstance(entries, list):

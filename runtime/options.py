@@ -40,12 +40,12 @@ class Options:
         if self.onsets is not None:
             object.__setattr__(self, "onsets", tuple(self.onsets))
         faults = [
-            *_number("steps", self.steps, 1, whole=True),
-            *_number("guidance", self.guidance, 0),
+            *_number("steps", self.steps, 1, 10_000, whole=True),
+            *_number("guidance", self.guidance, 0, 1_000),
             *_number("guidance_low", self.guidance_low, 0, 1),
             *_number("guidance_high", self.guidance_high, 0, 1),
             *_number("seed", self.seed, 0, whole=True, required=True),
-            *_number("takes", self.takes, 1, whole=True, required=True),
+            *_number("takes", self.takes, 1, 100, whole=True, required=True),
         ]
         if self.method is not None and self.method not in METHODS:
             faults.append(f"method: expected {', '.join(METHODS)}, got {self.method!r}")
@@ -74,7 +74,7 @@ def _number(
     if value is None and not required:
         return []
     kind = "a whole number" if whole else "a number"
-    limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+    limits = f"{low:g} or more" if high == math.inf else f"{low:g} or more, at most {high:g}"
     fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if fits and low <= value <= high and math.isfinite(value):
         return []

@@ -11,9 +11,6 @@ from taro_rt.engines.errors import Cancelled
 Progress = Callable[[str, float], "bool | None"]
 """`progress(stage, fraction)`, 0 to 1 within the stage; returning False stops the generation."""
 
-STAGES = ("read", "load", "onset", "visual", "denoiser", "decoder", "vocoder", "write")
-"""In the order they run; a generation may leave some out."""
-
 
 class Reporter(Protocol):
     """Shows progress; `close` leaves the terminal clean."""

@@ -18,7 +18,7 @@ from taro_rt.runtime.audio import Audio
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline
 from taro_rt.training.clips import HELD_OUT, write_video
-from taro_rt.training.evaluate import evaluate
+from taro_rt.training.evaluate import FIRST_TEST_SEED, evaluate
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "drumstick.mp4"
 FRAME_S = 1 / 30
@@ -68,15 +68,18 @@ def test_same_seed_gives_the_same_samples_and_another_seed_others(pipeline: Pipe
 
 def test_sound_is_audible_not_clipped_and_free_of_dc(pipeline: Pipeline) -> None:
     audio = pipeline.generate(SAMPLE).audio
-    assert 0.02 < np.abs(audio.samples).max() <= 0.99
+    level = np.abs(audio.samples)
+    assert 0.02 < level.max() <= 0.99
+    assert np.mean(level > 0.95 * level.max()) < 0.001
     assert np.sqrt(np.mean(audio.samples**2)) > 0.002
     assert abs(float(audio.samples.mean())) < 0.002
 
 
 def test_sound_follows_the_events_of_unseen_clips_better_than_chance(pipeline: Pipeline) -> None:
-    loose = evaluate(pipeline, range(6), Options())[0]
-    print(f"F1 at {loose.tolerance_s} s: generated {loose.generated:.2f}, chance {loose.chance:.2f}")
-    assert loose.generated > loose.chance + 0.15
+    loose = evaluate(pipeline, range(FIRST_TEST_SEED, FIRST_TEST_SEED + 6), Options())[0]
+    figures = f"F1 at ±100 ms: generated {loose.generated:.2f}, chance {loose.chance:.2f}"
+    print(figures)
+    assert loose.generated > loose.chance + 0.25, figures
 
 
 def test_edited_onsets_move_the_sound(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def fit(
             if time.monotonic() - saved > 120:
                 _save(net, optimiser, ema, step, folder)
                 saved = time.monotonic()
-    finally:  # also when interrupted: the state is whole between two steps
+    finally:  # also when interrupted
         _save(net, optimiser, ema, step, folder)
     return ema.state
 
@@ -94,7 +94,7 @@ def _schedule(step: int, recipe: Recipe) -> float:
 
 
 def _save(net: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, step: int, folder: Path) -> None:
-    """Three files, each written aside and renamed, so that a cut-off save loses nothing."""
+    """Each file is written aside and renamed; `step` comes last and says what can be resumed."""
     moments = {
         f"{i}.{key}": value
         for i, state in enumerate(optimiser.state_dict()["state"].values())

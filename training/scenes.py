@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -301,8 +301,3 @@ KINDS: dict[str, Callable[[World], None]] = {
     "stomp": stomp,
     "collide": collide,
 }
-
-
-def shifted(scene: Scene, by_s: float) -> Scene:
-    """The same scene with its events moved: for shuffled and misaligned controls."""
-    return replace(scene, events=tuple(replace(e, time_s=e.time_s + by_s) for e in scene.events))
