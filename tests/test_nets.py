@@ -1,5 +1,6 @@
 """The networks: sizes as published, batch norms folded exactly, one set of weights behind every view."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -32,6 +33,24 @@ def test_a_published_network_has_the_released_number_of_parameters(name: str) ->
     with torch.device("meta"):
         net: nn.Module = build()
     assert sum(p.numel() for p in net.parameters()) == expected
+
+
+LAYOUTS = {
+    "onset": "599400a1067fc311",
+    "transformer": "ea34d9842943e4f8",
+    "visual": "83df942815343e6b",
+    "vae": "d185f349c5611613",
+    "vocoder": "ee60d4111f037f8d",
+}
+"""sha256 over the keys and shapes of the released files, less what only training needs."""
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_published_network_has_the_released_keys_and_shapes(name: str) -> None:
+    with torch.device("meta"):
+        net: nn.Module = SIZES[name][0]()
+    lines = [f"{key} {list(value.shape)}" for key, value in sorted(net.state_dict().items())]
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest().startswith(LAYOUTS[name])
 
 
 def test_the_small_networks_fit_the_embedded_bundle() -> None:

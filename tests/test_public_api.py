@@ -1,3 +1,4 @@
+import importlib
 import os
 import subprocess
 import sys
@@ -49,6 +50,12 @@ def test_the_public_names_are_these() -> None:
 def test_every_public_name_is_there_and_listed(name: str) -> None:
     assert getattr(taro_rt, name).__name__ == name if name != "__version__" else taro_rt.__version__
     assert name in dir(taro_rt)
+
+
+def test_the_declared_command_resolves_to_the_app() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    module, _, name = project["scripts"]["taro-rt"].partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
