@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,15 @@ def generate_files(
     with pipeline:
         result = pipeline.generate(clip, options, progress)
         backend = pipeline.engines.backend
-    for k, (path, audio) in enumerate(zip(outputs, result.takes, strict=True)):
-        report(progress, "write", k / len(outputs))
-        with timings("write"), atomic_output(path, force) as temporary:
-            if plans[k].is_wav:
-                write_wav(audio, temporary)
-            else:
-                write_video(clip.info, audio, temporary)
+    with ExitStack() as outputs_together:  # an interrupt in a later take leaves none of them
+        for k, (path, audio) in enumerate(zip(outputs, result.takes, strict=True)):
+            report(progress, "write", k / len(outputs))
+            with timings("write"):
+                temporary = outputs_together.enter_context(atomic_output(path, force))
+                if plans[k].is_wav:
+                    write_wav(audio, temporary)
+                else:
+                    write_video(clip.info, audio, temporary)
     report(progress, "write", 1.0)
     warnings = (*clip.warnings, *plans[0].notices)
     seconds = {**timings.seconds, **result.timings}

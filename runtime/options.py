@@ -74,7 +74,7 @@ def _number(
     if value is None and not required:
         return []
     kind = "a whole number" if whole else "a number"
-    limits = f"{low:g} or more" if high == math.inf else f"{low:g} or more, at most {high:g}"
+    limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
     fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if fits and low <= value <= high and math.isfinite(value):
         return []

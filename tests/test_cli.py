@@ -17,7 +17,10 @@ from media import encode, encode_sound, numbered, read_sound, video_packets
 from typer.testing import CliRunner, Result
 
 from taro_rt import __version__
+from taro_rt.engines.errors import Cancelled
 from taro_rt.runtime.cli import app
+from taro_rt.runtime.commands import Source, generate_files
+from taro_rt.runtime.options import Options
 
 ROOT = Path(__file__).resolve().parent.parent
 DURATION_S = 1.2
@@ -80,6 +83,17 @@ def test_several_takes_are_numbered_and_differ(run: Run, video: Path) -> None:
     assert files(video.parent) == ["clip.mp4", "take.1.wav", "take.2.wav"]
     one, two = (soundfile.read(name)[0] for name in names)
     assert np.abs(one - two).max() > 0.01
+
+
+def test_a_stop_between_two_takes_leaves_neither(video: Path, tiny_bundle: Path) -> None:
+    def stop(stage: str, fraction: float) -> bool:
+        return not (stage == "write" and fraction == 0.5)
+
+    before = set(video.parent.iterdir())
+    source = Source(video, str(tiny_bundle))
+    with pytest.raises(Cancelled):
+        generate_files(source, video.with_name("t.wav"), Options(takes=2, steps=1), False, stop)
+    assert set(video.parent.iterdir()) == before
 
 
 def test_default_names_of_takes_are_numbered_before_the_suffix(run: Run, video: Path) -> None:
@@ -274,7 +288,7 @@ def test_an_interrupted_run_leaves_nothing(video: Path, tiny_bundle: Path, stop:
     command = [sys.executable, "-m", "taro_rt", "generate", video, "--bundle", tiny_bundle, "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     with subprocess.Popen(
-        [*map(str, command), "--steps", "1000000", "--threads", "1"],
+        [*map(str, command), "--steps", "10000", "--threads", "1"],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

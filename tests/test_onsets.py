@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from taro_rt.engines.errors import OptionsError
 from taro_rt.runtime.onsets import (
     FLOOR_LOGIT,
+    THRESHOLD,
     Onset,
     as_json,
     check_within,
@@ -24,7 +25,7 @@ FPS = 15
 @st.composite
 def spaced_onsets(draw: st.DrawFn) -> list[Onset]:
     gaps = draw(st.lists(st.floats(min_value=3.1 / FPS, max_value=1.0), min_size=0, max_size=20))
-    strengths = st.floats(min_value=0.35, max_value=0.98)
+    strengths = st.floats(min_value=THRESHOLD + 0.05, max_value=0.98)
     return [Onset(float(time_s), draw(strengths)) for time_s in np.cumsum([0.1, *gaps])[1:]]
 
 
