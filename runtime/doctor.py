@@ -46,12 +46,14 @@ def describe_bundle(name: str) -> dict[str, Any]:
     manifest = bundle.manifest
     return {
         "name": manifest.name,
+        "version": manifest.version,
         "folder": str(bundle.folder),
         "megabytes": round(sum(f.stat().st_size for f in bundle.folder.iterdir()) / 1e6, 1),
         "licence": manifest.licence,
         "provenance": manifest.provenance,
         "sampler": asdict(manifest.sampler),
         "geometry": asdict(manifest.geometry),
+        "files": {name: entry.bytes for name, entry in manifest.files.items()},
     }
 
 

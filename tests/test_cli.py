@@ -159,6 +159,7 @@ def test_onsets_writes_a_file(run: Run, video: Path) -> None:
 
 def test_info_tells_what_a_bundle_is_and_its_licence(run: Run, tiny_bundle: Path) -> None:
     record = json.loads(run("info", tiny_bundle, "--json").stdout)
+    assert "denoiser.onnx" in record["files"]
     assert record["name"] == "tiny" and record["licence"] == "Apache-2.0"
     assert record["sampler"]["steps"] == 25 and record["geometry"]["rate_hz"] == 16000
     text = run("info", tiny_bundle).stdout
