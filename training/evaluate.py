@@ -113,13 +113,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", default="default")
     parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--first-seed", type=int, default=FIRST_TEST_SEED)
     parser.add_argument("--guidance", type=float, default=None)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--output", type=Path, help="write the record here as JSON")
     args = parser.parse_args()
     with Pipeline.load(args.bundle) as pipeline:
         options = Options(guidance=args.guidance, steps=args.steps)
-        seeds = range(FIRST_TEST_SEED, FIRST_TEST_SEED + args.clips)
+        seeds = range(args.first_seed, args.first_seed + args.clips)
         rows = [asdict(row) for row in evaluate(pipeline, seeds, options)]
         manifest = pipeline.bundle.manifest
     record = {
@@ -127,7 +128,7 @@ def main() -> None:
         "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
         "settings": asdict(options.resolve(manifest.sampler)),
         "clips": args.clips,
-        "first_seed": FIRST_TEST_SEED,
+        "first_seed": args.first_seed,
         "onset_f1": rows,
     }
     text = json.dumps(record, indent=2)

@@ -16,14 +16,15 @@ from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.nets.frames import TemporalConv
 from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.visual import VisualNet
-from taro_rt.runtime.onsets import Onset, render_logits
+from taro_rt.runtime.onsets import Onset, curve, render_logits
+from taro_rt.runtime.prepare import IMAGENET_MEAN, IMAGENET_STD
 from taro_rt.training.clips import sound, views
 from taro_rt.training.fit import Recipe, fit
 from taro_rt.training.mel import LogMel
 from taro_rt.training.scenes import make_scene
 from taro_rt.training.sounds import MATERIALS
 
-IMAGENET = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+MEAN, STD = torch.from_numpy(IMAGENET_MEAN), torch.from_numpy(IMAGENET_STD)
 MEL_PER_FEATURE = 25
 """Mel frames (100 per second) behind one visual feature (4 per second)."""
 
@@ -56,7 +57,7 @@ class ViewCache:
 def onset_target(times_s: Array, strengths: Array, n: int, fps: int) -> Array:
     """Target probability [n]: a triangle of one frame around each contact, higher for harder ones."""
     onsets = [Onset(float(t), 0.5 + 0.45 * float(s)) for t, s in zip(times_s, strengths, strict=True)]
-    return np.asarray(1 / (1 + np.exp(-render_logits(onsets, n, fps))), dtype=np.float32)
+    return curve(render_logits(onsets, n, fps))
 
 
 def _render(folder: Path, n_clips: int, config: NetworkConfig) -> None:
@@ -193,7 +194,7 @@ def augment(
 
 def onset_input(frames: npt.NDArray[np.uint8]) -> Tensor:
     """[b, t, h, w, 3] bytes to the onset network's normalised [b, 3, t, h, w] (spec B2)."""
-    x = (torch.from_numpy(frames).float() / 255 - IMAGENET[0]) / IMAGENET[1]
+    x = (torch.from_numpy(frames).float() / 255 - MEAN) / STD
     return x.permute(0, 4, 1, 2, 3)
 
 

@@ -173,15 +173,8 @@ class MMDiT(nn.Module):
     def condition(self, times: Tensor, onset: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Modulation [s, b, n_t, V, d] at `times` [s] for `onset` [b, 120]; the null row's [s, 1, 1, V, d];
         context tokens [b, n, d] for `features` [b, n, dim]."""
-        if self.config.time_positions > 1:
-            onset = torch.matmul(onset, self.onset_windows).unflatten(1, (self.config.time_positions, -1))
-        else:
-            onset = onset.unsqueeze(1)
         t = self.t_embedder(timestep_features(times))[:, None, None]  # [s, 1, 1, d]
-        y = self.y_embedder(onset)  # [b, n_t, d]
-        tokens = self.context_embedder(features)
-        if self.config.context_positions:
-            tokens = tokens + self.context_table
+        y, tokens = self._embed(onset, features)
         return self._vectors(t + y), self._vectors(t), tokens
 
     def velocity(self, latents: Tensor, tokens: Tensor, modulation: Tensor) -> Tensor:
@@ -202,16 +195,21 @@ class MMDiT(nn.Module):
     ) -> Tensor:
         """Velocity for training: one time per sample; `keep` [b] is 0 where both conditions are dropped
         (after embedding, spec B4)."""
+        y, tokens = self._embed(onset, features)
+        keep = keep[:, None, None]
+        c = self.t_embedder(timestep_features(times)).unsqueeze(1) + keep * y
+        return self.velocity(latents, keep * tokens, self._vectors(c))
+
+    def _embed(self, onset: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedded onsets [b, n_t, d] and context tokens [b, n, d]."""
         if self.config.time_positions > 1:
             onset = torch.matmul(onset, self.onset_windows).unflatten(1, (self.config.time_positions, -1))
         else:
             onset = onset.unsqueeze(1)
-        keep = keep[:, None, None]
-        c = self.t_embedder(timestep_features(times)).unsqueeze(1) + keep * self.y_embedder(onset)
         tokens = self.context_embedder(features)
         if self.config.context_positions:
             tokens = tokens + self.context_table
-        return self.velocity(latents, keep * tokens, self._vectors(c))
+        return self.y_embedder(onset), tokens
 
     def _vectors(self, c: Tensor) -> Tensor:
         """All AdaLN vectors [..., V, d] of embeddings c [..., d], in the order the denoiser reads them."""
