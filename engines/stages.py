@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from taro_rt.engines.contract import Contract, TensorSpec
 
@@ -47,6 +48,9 @@ class Geometry:
     """Rows of the modulation tensor: 1 is the published, global form; more is the frame-wise form."""
     modulation_vectors: int = 142
     """AdaLN vectors per row: 12 per block, 8 in the last one, 2 in the final layer."""
+    resize: Literal["released", "fast"] = "released"
+    """Arithmetic that shrinks frames: "released" is that of spec B2 and gives onset frames as float32; "fast"
+    leaves it to libswscale (mean error 0.4 to 1.1 grey levels) and gives bytes."""
 
     @property
     def latent_frames(self) -> int:
@@ -70,17 +74,23 @@ class Geometry:
 
 
 def contracts(geometry: Geometry) -> dict[str, Contract]:
-    """The six graphs in the order they run. `b` is the batch, `s` the number of sampler times."""
+    """The six graphs in the order they run.
+
+    `b` is the batch, `s` the number of sampler times; `t` frames are encoded where a bundle looks ahead
+    (visual_frames to visual_encode of them, spec B2); `n` context tokens: the global form takes any number.
+    """
     g = geometry
+    t: int | str = "t" if g.visual_encode > g.visual_frames else g.visual_encode
+    n: int | str = "n" if g.time_positions == 1 else g.visual_frames
     latents = ("b", g.latent_channels, g.latent_frames, g.latent_bins)
     modulation = (g.time_positions, g.modulation_vectors, g.width)
-    tokens = ("b", g.visual_frames, g.width)
+    tokens = ("b", n, g.width)
 
     def contract(graph: str, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Contract:
         return Contract(graph, tuple(inputs), tuple(outputs))
 
     onset_frames = ("b", 3, g.onset_segment, g.onset_crop, g.onset_crop)
-    visual_frames = ("b", 3, g.visual_encode, g.visual_size, g.visual_size)
+    visual_frames = ("b", 3, t, g.visual_size, g.visual_size)
     every = [
         contract(
             "onset",
@@ -90,14 +100,14 @@ def contracts(geometry: Geometry) -> dict[str, Contract]:
         contract(
             "visual",
             [TensorSpec("frames", visual_frames)],
-            [TensorSpec("features", ("b", g.visual_encode, g.visual_dim))],
+            [TensorSpec("features", ("b", t, g.visual_dim))],
         ),
         contract(
             "conditioner",
             [
                 TensorSpec("times", ("s",)),
                 TensorSpec("onset", ("b", g.onset_values)),
-                TensorSpec("features", ("b", g.visual_frames, g.visual_dim)),
+                TensorSpec("features", ("b", n, g.visual_dim)),
             ],
             [
                 TensorSpec("modulation", ("s", "b", *modulation)),

@@ -9,21 +9,19 @@ from pathlib import Path
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from taro_rt.engines.errors import MediaError
 from taro_rt.engines.stages import Geometry
-from taro_rt.runtime.prepare import Frames
 from taro_rt.runtime.progress import Progress, report
+from taro_rt.runtime.resize import Frames, Pixels, Shrink, onset_shrinker, quarter_turns, visual_shrinker
 from taro_rt.runtime.source import Playback, codec_name, open_video
 
-LONGEST_S = 3600
-"""The model's frames of an hour fill 5 GB; a file that claims more has mostly a broken time stamp."""
+LONGEST_S = {"fast": 3600, "released": 1200}
+"""The frames of the published sizes would fill 5 GB (as float32: 4 GB); a file that claims more has mostly a
+broken time stamp."""
 MISSING_S = 0.5
 """A picture that ends this much before its header's promise is reported as cut off."""
-FULL_CHROMA = 0x2000
-"""libswscale's full_chroma_int, by number: not every PyAV names it."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,9 @@ class Clip:
     """A video as the model sees it; time runs from the first displayed frame."""
 
     info: VideoInfo
-    onset_frames: Frames
-    """uint8 [n, onset_resize, onset_resize, 3] at onset_fps, RGB, upright."""
+    onset_frames: Pixels
+    """[n, onset_resize, onset_resize, 3] at onset_fps, RGB, upright, in 0 to 255: uint8, or float32 where the
+    geometry asks for the released resize."""
     visual_frames: Frames
     """uint8 [m, visual_size, visual_size, 3] at visual_fps, RGB, upright."""
     warnings: tuple[str, ...] = ()
@@ -82,12 +81,12 @@ class Clip:
         """
         path = Path(path)
         with open_video(path) as (container, stream):
-            onset = _Track(geometry.onset_fps, geometry.onset_resize)
-            visual = _Track(geometry.visual_fps, geometry.visual_size)
+            onset = _Track(geometry.onset_fps, onset_shrinker(geometry))
+            visual = _Track(geometry.visual_fps, visual_shrinker(geometry))
             playback = Playback(container, stream)
             frame = None
             for time_s, frame in playback:
-                _refuse_endless(path, time_s)
+                _refuse_endless(path, time_s, LONGEST_S[geometry.resize])
                 onset.show(frame, time_s)
                 visual.show(frame, time_s)
                 report(progress, "read", playback.progress)
@@ -97,10 +96,11 @@ class Clip:
                     f"({playback.n_skipped} damaged packets); check that it plays"
                 )
             duration_s = playback.duration_s
-            _refuse_endless(path, duration_s)
+            _refuse_endless(path, duration_s, LONGEST_S[geometry.resize])
             info = _info(path, container, stream, playback, frame)
             warnings = _warnings(info, playback.promised_s())
-            clip = cls(info, onset.frames(duration_s), visual.frames(duration_s), warnings)
+            visual_frames = visual.frames(duration_s).astype(np.uint8, copy=False)
+            clip = cls(info, onset.frames(duration_s), visual_frames, warnings)
         report(progress, "read", 1.0)
         return clip
 
@@ -134,47 +134,37 @@ class FramePicker:
 
 
 class _Track:
-    """The frames of one rate and size. Only picked frames are converted; they go into one growing buffer.
+    """The frames of one rate. Only picked frames are shrunk; they go into one growing buffer."""
 
-    libswscale's BILINEAR widens its triangle with the reduction, as the model's own resize does (spec B2).
-    Its mean error against that filter is 0.4 to 1.1 grey levels (AREA: up to 8), but 5 to 15 without full
-    chroma.
-    """
-
-    FILTER = int(Interpolation.BILINEAR) | FULL_CHROMA
-
-    def __init__(self, rate_hz: int, size: int) -> None:
+    def __init__(self, rate_hz: int, shrink: Shrink) -> None:
         self._picker = FramePicker(rate_hz)
-        self._scaler = VideoReformatter()
-        self._size = size
+        self._shrink = shrink
         self._shown: VideoFrame | None = None
         self._pixels = bytearray()
+        self._like: Pixels | None = None
 
     def show(self, frame: VideoFrame, time_s: Fraction) -> None:
         self._fill(self._picker.push(time_s))
         self._shown = frame
 
-    def frames(self, duration_s: Fraction) -> Frames:
+    def frames(self, duration_s: Fraction) -> Pixels:
         self._fill(self._picker.finish(duration_s))
         self._shown = None
-        return np.frombuffer(self._pixels, np.uint8).reshape(-1, self._size, self._size, 3)
+        assert self._like is not None  # at least one slot exists
+        pixels: Pixels = np.frombuffer(self._pixels, self._like.dtype).reshape(-1, *self._like.shape)  # type: ignore[assignment]
+        return pixels
 
     def _fill(self, n_slots: int) -> None:
         if n_slots == 0 or self._shown is None:
             return
-        small = self._scaler.reformat(self._shown, self._size, self._size, "rgb24", interpolation=self.FILTER)
-        upright = np.rot90(small.to_ndarray(), _quarter_turns(self._shown))
-        self._pixels += upright.tobytes() * n_slots
+        self._like = self._shrink(self._shown)
+        self._pixels += self._like.tobytes() * n_slots
 
 
-def _quarter_turns(frame: VideoFrame) -> int:
-    return round(frame.rotation / 90) % 4
-
-
-def _refuse_endless(path: Path, time_s: Fraction) -> None:
-    if time_s > LONGEST_S:
+def _refuse_endless(path: Path, time_s: Fraction, longest_s: int) -> None:
+    if time_s > longest_s:
         raise MediaError(
-            f"{path}: expected at most {LONGEST_S} s of picture, got {float(time_s):.0f} s; "
+            f"{path}: expected at most {longest_s} s of picture with this bundle, got {float(time_s):.0f} s; "
             "cut the clip, or remux it if its time stamps are broken"
         )
 
@@ -183,7 +173,7 @@ def _info(
     path: Path, container: InputContainer, stream: VideoStream, playback: Playback, frame: VideoFrame
 ) -> VideoInfo:
     sides = (frame.width, frame.height)
-    width, height = sides[::-1] if _quarter_turns(frame) % 2 else sides
+    width, height = sides[::-1] if quarter_turns(frame) % 2 else sides
     return VideoInfo(
         path=path,
         container=container.format.name,

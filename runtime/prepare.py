@@ -6,34 +6,36 @@ Beyond its end a clip stands still: the last frame is repeated (spec C1 asks for
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from taro_rt.engines.backends import Engine
 from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import OptionsError
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.progress import Progress, report
+from taro_rt.runtime.resize import Frames, Pixels
 from taro_rt.runtime.windows import Windows
-
-Frames = npt.NDArray[np.uint8]
 
 FULL = np.float32(255)
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
-def check_frames(onset_frames: Frames, visual_frames: Frames, geometry: Geometry) -> None:
-    """Raise `OptionsError` unless there are uint8 RGB frames of the sizes this bundle reads."""
-    sides = {"onset_frames": geometry.onset_resize, "visual_frames": geometry.visual_size}
-    for (name, side), frames in zip(sides.items(), (onset_frames, visual_frames), strict=True):
-        if frames.dtype != np.uint8 or frames.shape[1:] != (side, side, 3) or not len(frames):
+def check_frames(onset_frames: Pixels, visual_frames: Frames, geometry: Geometry) -> None:
+    """Raise `OptionsError` unless there are RGB frames of the sizes and kinds this bundle reads."""
+    kind = "float32" if geometry.resize == "released" else "uint8"
+    expected = (
+        ("onset_frames", onset_frames, geometry.onset_resize, kind),
+        ("visual_frames", visual_frames, geometry.visual_size, "uint8"),
+    )
+    for name, frames, side, dtype in expected:
+        if frames.dtype != dtype or frames.shape[1:] != (side, side, 3) or not len(frames):
             raise OptionsError(
-                f"clip: expected {name} as uint8 [n >= 1, {side}, {side}, 3], got {frames.dtype} "
+                f"clip: expected {name} as {dtype} [n >= 1, {side}, {side}, 3], got {frames.dtype} "
                 f"{list(frames.shape)}; read the clip with this bundle's geometry"
             )
 
 
-def onset_input(frames: Frames, offset: int, geometry: Geometry) -> Array:
+def onset_input(frames: Pixels, offset: int, geometry: Geometry) -> Array:
     """One segment of the onset network, [1, 3, segment, crop, crop], from frames [n, resize, resize, 3].
 
     Centre crop, / 255, ImageNet mean and deviation (spec B2).
@@ -45,11 +47,16 @@ def onset_input(frames: Frames, offset: int, geometry: Geometry) -> Array:
 
 
 def visual_input(frames: Frames, offset: int, geometry: Geometry) -> Array:
-    """The frames from `offset` on, [1, 3, visual_encode, size, size]: / 255 and nothing else (spec B2)."""
-    return _channels_first(_still(frames, offset, geometry.visual_encode).astype(np.float32) / FULL)
+    """The frames from `offset` on, [1, 3, t, size, size]: / 255 and nothing else (spec B2).
+
+    As many frames as there are, up to `visual_encode`: the network sees some ahead of the `visual_frames`
+    whose features are kept. Fewer than those are filled up.
+    """
+    t = min(max(len(frames) - offset, geometry.visual_frames), geometry.visual_encode)
+    return _channels_first(_still(frames, offset, t).astype(np.float32) / FULL)
 
 
-def onset_logits(engine: Engine, frames: Frames, windows: Windows, progress: Progress | None = None) -> Array:
+def onset_logits(engine: Engine, frames: Pixels, windows: Windows, progress: Progress | None = None) -> Array:
     """Logits [windows.onset_length] of the whole clip; segments are independent and shared by windows."""
     segment = windows.geometry.onset_segment
     offsets = range(0, windows.onset_length, segment)
@@ -68,10 +75,7 @@ def onset_rows(logits: Array, windows: Windows) -> Array:
 
 
 def visual_rows(engine: Engine, frames: Frames, windows: Windows, progress: Progress | None = None) -> Array:
-    """The visual features of every window, [windows, visual_frames, visual_dim].
-
-    More frames are encoded than features kept: the network sees some frames ahead (spec B2).
-    """
+    """The visual features of every window, [windows, visual_frames, visual_dim]."""
     rows = []
     for i, offset in enumerate(windows.visual_offsets):
         report(progress, "visual", i / len(windows))
@@ -81,7 +85,7 @@ def visual_rows(engine: Engine, frames: Frames, windows: Windows, progress: Prog
     return np.stack(rows)
 
 
-def _still(frames: Frames, offset: int, count: int) -> Frames:
+def _still(frames: Pixels, offset: int, count: int) -> Pixels:
     return frames[np.minimum(np.arange(offset, offset + count), len(frames) - 1)]
 
 

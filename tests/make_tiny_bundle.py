@@ -49,6 +49,7 @@ def tiny_config(transformer: TransformerConfig = FRAME_WISE) -> NetworkConfig:
         vocoder=VocoderConfig(
             channels=16, strides=(10, 16), kernels=(21, 32), resblock_kernels=(3,), dilations=(1,)
         ),
+        resize="fast",
     )
 
 

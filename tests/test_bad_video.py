@@ -61,7 +61,7 @@ def faulty(folder: Path, fault: str) -> Path:
         ("sound with art", "got only cover art beside the sound"),
         ("picture", "got a still image"),
         ("no frame", "got no decodable frame from h264"),
-        ("endless", "expected at most 3600 s of picture, got 4000 s"),
+        ("endless", "expected at most 1200 s of picture with this bundle, got 4000 s"),
     ],
 )
 def test_refuses_what_is_no_video_in_one_line_that_names_it(

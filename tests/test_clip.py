@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -14,7 +16,7 @@ from taro_rt.engines.errors import Cancelled
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.clip import Clip
 
-SMALL = Geometry(onset_resize=80, onset_crop=72, visual_size=100)
+SMALL = Geometry(onset_resize=80, onset_crop=72, visual_size=100, resize="fast")
 FRAMES = numbered(75)
 
 
@@ -81,11 +83,14 @@ def test_what_an_edit_list_hides_is_not_seen(tmp_path: Path) -> None:
     assert clip.duration_s == pytest.approx(2.2)
 
 
+@pytest.mark.parametrize("resize", ["fast", "released"])
 @pytest.mark.parametrize("quarter_turns", [0, 1, 2, 3])
-def test_rotated_videos_are_seen_upright(tmp_path: Path, quarter_turns: int) -> None:
+def test_rotated_videos_are_seen_upright(
+    tmp_path: Path, quarter_turns: int, resize: Literal["fast", "released"]
+) -> None:
     stored = np.rot90(FRAMES[:30], -quarter_turns, axes=(1, 2))
     path = turn(encode(tmp_path / "phone.mp4", stored), quarter_turns)
-    clip = Clip.read(path, SMALL)
+    clip = Clip.read(path, replace(SMALL, resize=resize))
     assert numbers(clip.visual_frames) == [3, 9, 15, 21, 28]
     assert (clip.info.width, clip.info.height) == (160, 96)
     assert clip.info.rotation_deg % 360 == 90 * quarter_turns
@@ -143,7 +148,10 @@ def test_an_animated_gif_is_a_video(tmp_path: Path) -> None:
     assert clip.onset_frames[::15, 0, 0, 0].tolist() == pytest.approx([0, 160], abs=3)
 
 
-def test_scales_like_the_triangle_filter_of_the_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resize", ["fast", "released"])
+def test_scales_like_the_triangle_filter_of_the_model(
+    tmp_path: Path, resize: Literal["fast", "released"]
+) -> None:
     y, x = np.mgrid[:240, :320]
     tones, edges = np.sin(x / 3 + y / 7), np.sign(np.sin(x / 17))
     waves = [128 + 60 * tones + 40 * edges * np.sign(np.sin(y / a)) for a in (3, 5, 9)]
@@ -151,7 +159,7 @@ def test_scales_like_the_triangle_filter_of_the_model(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mkv", frames, codec="ffv1")
     with av.open(str(path)) as container:
         source = full_chroma(next(container.decode(video=0)))
-    clip = Clip.read(path, SMALL)
+    clip = Clip.read(path, replace(SMALL, resize=resize))
     for got, n in ((clip.onset_frames[0], SMALL.onset_resize), (clip.visual_frames[0], SMALL.visual_size)):
         want = np.stack([triangle(240, n) @ source[..., c] @ triangle(320, n).T for c in range(3)], -1)
         assert np.abs(got - want).mean() < 1.5, "grey levels of 255"

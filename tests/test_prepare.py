@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,11 @@ def test_a_clip_stands_still_beyond_its_end() -> None:
     got = visual_input(clip, 8, GEOMETRY)[0].transpose(1, 2, 3, 0)  # [n, h, w, c]
     np.testing.assert_array_equal(got[1], clip[9].astype(np.float32) / 255)
     assert (got[1:] == got[1]).all() and (got[0] != got[1]).any()
+
+
+@pytest.mark.parametrize(("n_frames", "encoded"), [(10, 32), (35, 35), (60, 40)])
+def test_only_frames_that_exist_are_looked_ahead_to(n_frames: int, encoded: int) -> None:
+    assert visual_input(frames(n_frames, 8), 0, replace(GEOMETRY, visual_size=8)).shape[2] == encoded
 
 
 def test_a_segment_wholly_beyond_the_end_is_the_last_frame() -> None:
@@ -89,4 +96,10 @@ def test_windows_get_the_onset_values_from_their_start_on() -> None:
 )
 def test_frames_of_another_size_or_kind_are_refused(onset: Frames, visual: Frames, named: str) -> None:
     with pytest.raises(OptionsError, match=named):
-        check_frames(onset, visual, GEOMETRY)
+        check_frames(onset, visual, replace(GEOMETRY, resize="fast"))
+
+
+def test_released_arithmetic_gives_onset_frames_as_float32_and_nothing_else_is_taken() -> None:
+    check_frames(frames(2, 128).astype(np.float32), frames(2, 224), GEOMETRY)
+    with pytest.raises(OptionsError, match=r"onset_frames as float32 .* got uint8"):
+        check_frames(frames(2, 128), frames(2, 224), GEOMETRY)

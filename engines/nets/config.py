@@ -7,6 +7,7 @@ it derives the `Geometry` that all contracts follow from. Pure data: no torch he
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from taro_rt.engines.stages import Geometry
 
@@ -94,6 +95,7 @@ class NetworkConfig:
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     mel_frames: int = 816
     latent_scale: float = 0.18215
+    resize: Literal["released", "fast"] = "released"
 
     def geometry(self) -> Geometry:
         """The window these networks work on."""
@@ -115,6 +117,7 @@ class NetworkConfig:
             width=self.transformer.width,
             time_positions=self.transformer.time_positions,
             modulation_vectors=self.transformer.modulation_vectors,
+            resize=self.resize,
         )
 
 
@@ -145,4 +148,5 @@ SMALL = NetworkConfig(
     ),
     vae=VaeConfig(base=16, layers=1, groups=8, mid_attention=False),
     vocoder=VocoderConfig(channels=128, resblock_kernels=(3, 7), dilations=(1, 3)),
+    resize="fast",
 )

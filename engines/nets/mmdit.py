@@ -208,7 +208,7 @@ class MMDiT(nn.Module):
             onset = onset.unsqueeze(1)
         tokens = self.context_embedder(features)
         if self.config.context_positions:
-            tokens = tokens + self.context_table
+            tokens = tokens + self.context_table[:, : tokens.shape[1]]
         return self.y_embedder(onset), tokens
 
     def _vectors(self, c: Tensor) -> Tensor:
