@@ -4,7 +4,8 @@
     ├── OptionsError (ValueError)  2  the caller asked for something that cannot be
     ├── BundleError                3  a bundle is missing, damaged or inconsistent
     │   ├── ManifestError             its manifest.json is unreadable or of another schema
-    │   └── ChecksumError             a file is not the one the manifest promises
+    │   ├── ChecksumError             a file is not the one the manifest promises
+    │   └── CheckpointError           a released file cannot be read, or its tensors do not fit
     ├── EngineError                4  a backend cannot do the work
     │   ├── BackendUnavailable        its package is not installed
     │   ├── ContractError             a tensor does not fit its contract
@@ -42,6 +43,10 @@ class ManifestError(BundleError):
 
 class ChecksumError(BundleError):
     """A file of the bundle differs from what the manifest promises."""
+
+
+class CheckpointError(BundleError):
+    """A checkpoint to export cannot be read or does not fit; the message lists every fault of every file."""
 
 
 class EngineError(TaroError):

@@ -53,7 +53,9 @@ def _trace(module: nn.Module, contract: Contract) -> ir.Model:
         spec.name: {axis: dims[n] for axis, n in enumerate(spec.shape) if isinstance(n, str)}
         for spec in contract.inputs
     }
-    example = contract.example(b=2, s=3)  # sizes that differ and are not 1: none is taken for a constant
+    example = contract.example(
+        b=2, s=3, t=5, n=7
+    )  # sizes that differ and are not 1: none is taken for a constant
     with _quiet():
         try:
             program = torch.onnx.export(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from taro_rt.engines.bundle import MANIFEST, SCHEMA, Bundle, Manifest, SamplerDefaults, file_entry
 from taro_rt.engines.errors import BuildError, BundleError
@@ -15,10 +18,13 @@ from taro_rt.engines.nets.networks import WEIGHTS_OF, Networks, load_weights
 from taro_rt.engines.stages import contracts
 from taro_rt.export.onnx import export_graph
 from taro_rt.export.parity import measure
-from taro_rt.export.weights import Storage, round_weights, write_weights
+from taro_rt.export.progress import Tell, silent
+from taro_rt.export.weights import Storage, round_weights, stored_dtypes, write_weights
 
 ENCODER = ("encoder.", "quant_conv.")
 """Of a whole VAE, what inference does not need."""
+GRAPHS_BYTES = 32_000_000
+"""More than the six graphs and the manifest take beside the weights."""
 
 
 def export_bundle(
@@ -31,19 +37,20 @@ def export_bundle(
     storage: Storage = "float32",
     sampler: SamplerDefaults | None = None,
     force: bool = False,
+    tell: Tell = silent,
 ) -> Manifest:
-    """Write `networks` (left as they are) as a bundle into `folder`, and print each graph's parity.
+    """Write `networks` (left as they are) as a bundle into `folder`.
 
     A bundle already there is replaced only with `force`. Raises `BuildError` when a network does not have the
-    sizes of its config or a graph fails its parity check, `BundleError` when `folder` is taken.
+    sizes of its config or a graph fails its parity check, `BundleError` when `folder` is taken or cannot be
+    written; nothing is left of a bundle then.
     """
-    _check_free(folder, force)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        aside.chmod(0o755)  # mkdtemp keeps others out
+    check_free(folder, force)
+    with _folder_aside(folder) as aside:
+        tell("fold", 0.0)
         made = inference_form(networks, storage)
-        _write_files(made, aside, storage)
+        _check_space(aside, made, storage)
+        _write_files(made, aside, storage, tell)
         geometry = networks.config.geometry()
         manifest = Manifest(
             schema=SCHEMA,
@@ -59,15 +66,44 @@ def export_bundle(
             provenance=provenance,
             licence=licence,
         )
-        manifest = replace(manifest, parity=measure(Bundle(aside, manifest)))
+        del made  # the parity check loads the bundle twice
+        manifest = replace(manifest, parity=measure(Bundle(aside, manifest), tell))
         (aside / MANIFEST).write_text(manifest.as_json(), "utf-8")
         Bundle.open(aside)
         put_in_place(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    for graph, found in manifest.parity.items():
-        print(f"{graph:12} max abs {found.max_abs:.2e}  relative rms {found.relative_rms:.2e}")
     return manifest
+
+
+@contextmanager
+def _folder_aside(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, gone at the end unless it was renamed."""
+    aside: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        aside.chmod(0o755)  # mkdtemp keeps others out
+        yield aside
+    except (OSError, SafetensorError) as error:
+        why = " ".join(str(error).split())
+        raise BundleError(f"bundle {folder}: cannot be written ({why}); nothing was left of it") from error
+    finally:
+        if aside:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_space(folder: Path, networks: Networks, storage: Storage) -> None:
+    """Better refused now than when the disk is full."""
+    needed = GRAPHS_BYTES + sum(
+        net.state_dict()[key].numel() * dtype.itemsize
+        for net in networks.by_name().values()
+        for key, dtype in stored_dtypes(net, storage).items()
+    )
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise BundleError(
+            f"bundle {folder.parent}: expected {needed / 1e6:.0f} MB free on this disk, "
+            f"got {free / 1e6:.0f} MB; free some, or name another folder"
+        )
 
 
 def inference_form(networks: Networks, storage: Storage) -> Networks:
@@ -84,18 +120,20 @@ def inference_form(networks: Networks, storage: Storage) -> Networks:
     return made
 
 
-def _write_files(networks: Networks, folder: Path, storage: Storage) -> None:
+def _write_files(networks: Networks, folder: Path, storage: Storage, tell: Tell) -> None:
     places = {}
     for name, net in networks.by_name().items():
         stored = write_weights(folder / f"{name}.safetensors", net, storage)
         live = net.state_dict(keep_vars=True)
         places[name] = {id(live[key]): place for key, place in stored.items()}
     promised = contracts(networks.config.geometry())
-    for graph, module in networks.graphs().items():
+    for i, (graph, module) in enumerate(networks.graphs().items()):
+        tell("export", i / len(promised))
         export_graph(folder / f"{graph}.onnx", module, promised[graph], places[WEIGHTS_OF[graph]])
 
 
-def _check_free(folder: Path, force: bool) -> None:
+def check_free(folder: Path, force: bool) -> None:
+    """Raise `BundleError` unless a bundle may be written to `folder`."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / MANIFEST).is_file():
@@ -103,7 +141,7 @@ def _check_free(folder: Path, force: bool) -> None:
             f"bundle {folder}: expected a new folder or a bundle, got other files; name another"
         )
     if not force:
-        raise BundleError(f"bundle {folder}: a bundle is already there; pass force to replace it")
+        raise BundleError(f"bundle {folder}: a bundle is already there; replace it with force")
 
 
 def put_in_place(aside: Path, folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from taro_rt import __version__
-from taro_rt.engines.errors import Cancelled, TaroError
+from taro_rt.engines.errors import BackendUnavailable, Cancelled, TaroError
 
 if TYPE_CHECKING:
     from taro_rt.runtime.options import Method
@@ -119,6 +119,41 @@ def onsets(
         typer.echo(json_module.dumps(record, indent=None if json else 1))
     else:
         _print({"output": str(output), "onsets": record["onsets"]}, json, [str(output)])
+
+
+@app.command()
+def export(
+    taro: Annotated[Path, typer.Option(help="taro_ckpt.pt, the transformer.", readable=False)],
+    visual: Annotated[Path, typer.Option(help="cavp_epoch66.ckpt, the visual encoder.", readable=False)],
+    onset: Annotated[Path, typer.Option(help="onset_model.ckpt, the onset network.", readable=False)],
+    audioldm2: Annotated[
+        Path, typer.Option(metavar="DIR", help="AudioLDM2's folder with vae/ and vocoder/.", readable=False)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="A new folder.")],
+    storage: Annotated[str, typer.Option(help="float32, or float16 for half the size.")] = "float32",
+    networks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Sizes of the networks as JSON, as in a bundle's manifest; the published ones if left out.",
+            readable=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is already there.")] = False,
+    json: Json = False,
+    traceback: Traceback = False,
+) -> None:
+    """Turn the published weights into a bundle that --bundle takes."""
+    with _session(json, traceback) as progress:
+        try:
+            from taro_rt.export.checkpoints import Released
+            from taro_rt.export.published import export_published, read_sizes
+        except ModuleNotFoundError as error:
+            raise BackendUnavailable(f"export needs {error.name}: pip install 'taro-rt[export]'") from error
+        files = Released(taro, visual, onset, audioldm2)
+        config = read_sizes(networks) if networks else None
+        record = export_published(files, output, config, storage, force, progress)
+    skipped = [f"skipped of {file}: {names}" for file, names in record["skipped"].items()]
+    _print(record, json, [record["bundle"], *skipped, f"licence: {record['licence']}"])
 
 
 @app.command()

@@ -9,6 +9,15 @@ settings.register_profile("taro-rt", deadline=None)  # a busy machine is no fail
 settings.load_profile("taro-rt")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests are skipped, and counted, unless they are asked for."""
+    if "slow" in config.getoption("-m"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: minutes; run with -m slow"))
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a bundle of very small random networks; copy it before changing it."""

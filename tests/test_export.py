@@ -202,7 +202,7 @@ def test_a_finished_folder_takes_the_place_of_what_was_there(tmp_path: Path, the
 
 
 def test_a_taken_folder_is_refused_before_any_work(tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="a bundle is already there; pass force"):
+    with pytest.raises(BundleError, match="a bundle is already there; replace it with force"):
         make_tiny_bundle(tiny_bundle)
     (tmp_path / "notes.txt").touch()
     with pytest.raises(BundleError, match="expected a new folder or a bundle, got other files"):

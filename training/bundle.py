@@ -45,9 +45,12 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}",
         **{name: training_time(runs / name) for name in NETWORKS},
     }
-    return export_bundle(
+    manifest = export_bundle(
         networks, folder, "taro-rt-embedded", provenance, "Apache-2.0", sampler=SAMPLER, force=force
     )
+    for graph, found in manifest.parity.items():
+        print(f"{graph:12} max abs {found.max_abs:.2e}  relative rms {found.relative_rms:.2e}")
+    return manifest
 
 
 def training_time(folder: Path) -> str:
