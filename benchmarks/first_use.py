@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -64,24 +65,32 @@ def durations(path: Path) -> tuple[float, float]:
 
 
 def make_clip(path: Path) -> None:
-    """Draw the workload in a process of its own: a child's peak memory counts what its parent had."""
-    made = get_context("spawn").Process(target=write_video, args=(path, HELD_OUT, 8.0, 720, 30, "bounce"))
+    """Draw the workload."""
+    in_own_process(write_video, path, HELD_OUT, 8.0, 720, 30, "bounce")
+
+
+def in_own_process(work: Callable[..., object], *arguments: object) -> None:
+    """Run `work` where its memory does not count: a child's peak memory includes what its parent had."""
+    made = get_context("spawn").Process(target=work, args=arguments)
     made.start()
     made.join()
     if made.exitcode != 0:
-        raise SystemExit("the clip could not be made")
+        raise SystemExit(f"{work.__name__} failed")
 
 
-def stages(command: str, clip: Path, output: Path) -> dict[str, float]:
+def stages(generate: list[str]) -> dict[str, float]:
     """Seconds per stage as the command itself reports them."""
-    done = subprocess.run(
-        [command, "generate", str(clip), "-o", str(output), "--force", "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = subprocess.run([*generate, "--json"], capture_output=True, text=True, check=True)
     timings = json.loads(done.stdout.strip().splitlines()[-1]).get("timings_s", {})
     return {name: round(float(seconds), 3) for name, seconds in timings.items()}
+
+
+def vectors() -> str:
+    """Widest arithmetic of the processor that decides how fast networks run on it."""
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    known = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 with bfloat16", "avx512f": "AVX-512", "avx2": "AVX2"}
+    return next((name for flag, name in known.items() if flag in flags), "unknown")
 
 
 def machine() -> dict[str, str | int | None]:
@@ -92,10 +101,15 @@ def machine() -> dict[str, str | int | None]:
         model = lines[0].split(":")[1].strip() if lines else model
     return {
         "processor": model,
+        "vectors": vectors(),
         "cores": os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
     }
+
+
+def commit() -> str:
+    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
 
 
 def main() -> None:
@@ -115,12 +129,10 @@ def main() -> None:
             "workload": "8 s, 1280x720, 30 fps H.264 in; picture copied, AAC out; embedded bundle",
             "machine": machine(),
             "versions": {name: version(name) for name in ("taro-rt", "numpy", "av", "onnxruntime")},
-            "commit": subprocess.run(
-                ["git", "rev-parse", "HEAD"], capture_output=True, text=True
-            ).stdout.strip(),
+            "commit": commit(),
             "generate": repeat(generate, args.runs),
             "help": repeat([command, "--help"], args.runs),
-            "stages_s": stages(command, clip, output),
+            "stages_s": stages(generate),
         }
         picture, sound = durations(output)
         if abs(picture - sound) > 1 / 30:

@@ -22,6 +22,7 @@ def figures() -> str:
     ]
     for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
         lines += first_use(read(folder / "first_use.json")) + sync(read(folder / "sync.json"))
+        lines += published(read(folder / "published.json"))
     return "\n".join(lines)
 
 
@@ -35,6 +36,19 @@ def first_use(record: dict[str, Any] | None) -> list[str]:
         f"{run['wall_s_median']:.1f} s ({run['wall_s_min']:.1f} to {run['wall_s_max']:.1f}), "
         f"peak {run['peak_mb']:.0f} MB |",
         f"| `taro-rt --help` | {on} | {usage['wall_s_median']:.2f} s |",
+    ]
+
+
+def published(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    machine, export, run = record["machine"], record["export"], record["generate"]
+    on = f"{machine['cores']} cores, {machine['processor']}, {machine['vectors']}"
+    return [
+        f"| `taro-rt export` of files of the published size ({record['files_mb'] / 1000:.1f} GB) | {on} | "
+        f"{export['wall_s']:.0f} s, peak {export['peak_mb'] / 1000:.1f} GB |",
+        f"| file to file, {record['workload']} | {on} | {run['wall_s_median']:.0f} s "
+        f"({run['wall_s_min']:.0f} to {run['wall_s_max']:.0f}), peak {run['peak_mb'] / 1000:.1f} GB |",
     ]
 
 
