@@ -7,6 +7,7 @@ import pytest
 import torch
 from make_tiny_bundle import FRAME_WISE, GLOBAL, tiny_config, tiny_networks
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from taro_rt.engines.nets.config import PUBLISHED, SMALL, TransformerConfig
 from taro_rt.engines.nets.frames import FrameNorm
@@ -92,6 +93,24 @@ def test_training_and_inference_see_one_transformer(transformer: TransformerConf
         unconditional = net.velocity(latents[1:], torch.zeros_like(tokens), null_rows)
     torch.testing.assert_close(trained, torch.cat([conditional, unconditional]), rtol=0, atol=1e-4)
     assert (trained[:1] - trained[1:]).abs().mean() > 0.01  # the conditions matter
+
+
+def test_the_last_block_computes_no_context_queries() -> None:
+    net = tiny_networks(tiny_config(GLOBAL)).transformer.eval()
+    c, g = net.config, net.geometry
+    n_context, n_x = g.visual_frames, net.grid[0] * net.grid[1]
+    tokens = torch.zeros(1, n_context, c.width)
+    modulation = torch.zeros(1, 1, c.modulation_vectors, c.width)
+    latents = torch.zeros(1, g.latent_channels, g.latent_frames, g.latent_bins)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        net.velocity(latents, tokens, modulation)
+    whole = (3 + 1 + 8) * c.width**2  # qkv, projection, MLP: products per token and full stream
+    last_context = 2 * c.width**2  # keys and values alone
+    patches = 2 * c.width * g.latent_channels * c.patch[0] * c.patch[1]
+    products = n_x * (c.depth * whole + patches) + n_context * ((c.depth - 1) * whole + last_context)
+    counts = counter.get_flop_counts()["Global"]
+    attention = sum(n for op, n in counts.items() if "attention" in str(op))
+    assert (counter.get_total_flops() - attention) == 2 * products
 
 
 def test_frame_wise_modulation_listens_to_the_onsets_of_its_own_time() -> None:

@@ -37,6 +37,12 @@ class Attention(nn.Module):
         if output:
             self.proj = nn.Linear(width, width)
 
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [b, n, d] alone: the queries of the last context feed nothing (spec D5)."""
+        width = x.shape[-1]
+        k, v = F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:]).chunk(2, -1)
+        return k, v
+
 
 class Mlp(nn.Module):
     """Linear, GELU (tanh form), linear."""
@@ -77,13 +83,15 @@ class JointBlock(nn.Module):
         """`context` [b, n, d], `x` [b, m, d]; modulations [b, 1 | n, 2 | 6, d] and [b, 1 | m, 6, d]."""
         n = context.shape[1]
         shift, scale = context_mod.unbind(2)[:2]
-        qkv_c = self.context_block.attn.qkv(modulate(context, shift, scale))
+        context_in = modulate(context, shift, scale)
         first, second = halves(x_mod)
         qkv_x = self.x_block.attn.qkv(modulate(x, first.shift, first.scale))
-        if self.last:  # the last context queries feed nothing (spec D5)
-            (_, k_c, v_c), (q, k_x, v_x) = qkv_c.chunk(3, -1), qkv_x.chunk(3, -1)
+        if self.last:
+            k_c, v_c = self.context_block.attn.keys_values(context_in)
+            q, k_x, v_x = qkv_x.chunk(3, -1)
             attended = self._attend(q, torch.cat([k_c, k_x], 1), torch.cat([v_c, v_x], 1))
             return context, self._finish(self.x_block, x, attended, first.gate, second)
+        qkv_c = self.context_block.attn.qkv(context_in)
         q, k, v = torch.cat([qkv_c, qkv_x], 1).chunk(3, -1)
         attended = self._attend(q, k, v)
         first_c, second_c = halves(context_mod)
