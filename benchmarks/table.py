@@ -22,7 +22,7 @@ def figures() -> str:
     ]
     for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
         lines += first_use(read(folder / "first_use.json")) + sync(read(folder / "sync.json"))
-        lines += published(read(folder / "published.json"))
+        lines += published(read(folder / "published.json")) + parity(read(folder / "parity.json"))
     return "\n".join(lines)
 
 
@@ -49,6 +49,18 @@ def published(record: dict[str, Any] | None) -> list[str]:
         f"{export['wall_s']:.0f} s, peak {export['peak_mb'] / 1000:.1f} GB |",
         f"| file to file, {record['workload']} | {on} | {run['wall_s_median']:.0f} s "
         f"({run['wall_s_min']:.0f} to {run['wall_s_max']:.0f}), peak {run['peak_mb'] / 1000:.1f} GB |",
+    ]
+
+
+def parity(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    rows = [row for row in record["rows"] if row["limit"] > 0]
+    worst = max(rows, key=lambda row: row["max_abs"] / row["limit"])
+    return [
+        f"| the original modules' numbers, {len(record['rows'])} arrays on "
+        f"{' and '.join(sorted({row['backend'] for row in rows}))}: the one nearest to its tolerance | any | "
+        f"{worst['file']} {worst['key']}: off by {worst['max_abs']:.1e} of {worst['limit']:.0e} allowed |"
     ]
 
 
