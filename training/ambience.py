@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from taro_rt.training.sounds import RATE_HZ, Floats
+from taro_rt.training.sounds import RATE_HZ, Floats, fft_size
 
 
 def at_audio_rate(intensity: Floats, rate_hz: float, n: int) -> Floats:
@@ -19,9 +19,10 @@ def at_audio_rate(intensity: Floats, rate_hz: float, n: int) -> Floats:
 
 def band(n: int, low_hz: float, high_hz: float, rng: np.random.Generator) -> Floats:
     """Noise [n] between two frequencies with gentle slopes, RMS 1."""
-    frequency = np.fft.rfftfreq(n, 1 / RATE_HZ)
+    size = fft_size(n)
+    frequency = np.fft.rfftfreq(size, 1 / RATE_HZ)
     gain = 1 / np.sqrt((1 + (frequency / high_hz) ** 4) * (1 + (low_hz / (frequency + 1e-3)) ** 4))
-    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * gain, n)
+    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * gain, size)[:n]
     return np.asarray(noise / noise.std())
 
 
@@ -31,7 +32,7 @@ def grains(rate: Floats, kernels: list[Floats], tail: float, rng: np.random.Gene
     Levels are log-normal with width `tail`: 0 is all alike, 1 is a few loud ones among many faint.
     """
     n = len(rate)
-    size = n + max(len(k) for k in kernels)
+    size = fft_size(n + max(len(k) for k in kernels))
     spectrum = np.zeros(size // 2 + 1, complex)
     for kernel in kernels:
         hits = rng.random(n) < rate / (RATE_HZ * len(kernels))
@@ -85,7 +86,8 @@ def water(level: Floats, rng: np.random.Generator) -> Floats:
         blip(rng.uniform(350.0, 1800.0), rng.uniform(0.1, 0.4), rng.uniform(0.012, 0.045)) for _ in range(9)
     ]
     rush = 0.7 * band(n, 300.0, 1300.0, rng) + 0.35 * band(n, 1300.0, 4500.0, rng) * level
-    return 0.6 * rush * (0.08 + level**2) + 0.55 * grains(6.0 + 30.0 * level, bubbles, 0.5, rng)
+    splashing = grains(6.0 + 30.0 * level, bubbles, 0.4, rng) * (0.15 + 0.85 * level)
+    return 0.6 * rush * (0.05 + level**2) + 0.35 * splashing
 
 
 def rolling(level: Floats, rng: np.random.Generator) -> Floats:

@@ -17,7 +17,7 @@ from taro_rt.training.film import Frames, compressed, develop, shrunk
 from taro_rt.training.looks import STEPS_HZ
 from taro_rt.training.render import draw
 from taro_rt.training.scenes import HELD_OUT, KINDS, Scene, make_scene
-from taro_rt.training.sounds import RATE_HZ, VOICES, Floats
+from taro_rt.training.sounds import RATE_HZ, VOICES, Floats, fft_size
 
 __all__ = ["HELD_OUT", "KINDS", "Views", "make_scene", "slot_times", "sound", "views", "write_video"]
 
@@ -63,10 +63,10 @@ def views(scene: Scene, config: NetworkConfig) -> Views:
         [slot_times(g.onset_fps, g.onset_values, fps), slot_times(g.visual_fps, g.visual_frames, fps)]
     )
     shown, place = np.unique(times, return_inverse=True)
-    size = 2 * round(0.625 * max(g.onset_resize, g.visual_size))
+    size = 2 * round(0.75 * max(g.onset_resize, g.visual_size))
     frames = develop(draw(scene, shown, size, size, 1 / fps), scene.look, scene.seed)
     if scene.look.quality is not None:
-        frames = compressed(frames, scene.look.quality)
+        frames = compressed(frames, scene.look.codec, scene.look.quality)
     edge = (g.onset_resize - g.onset_crop) // 2
     crop = slice(edge, edge + g.onset_crop)
     return Views(
@@ -96,8 +96,10 @@ def sound(scene: Scene) -> Array:
 
 def without_dc(track: Floats) -> Floats:
     """`track` [n] less what lies below 30 Hz."""
-    frequency = np.fft.rfftfreq(len(track), 1 / RATE_HZ)
-    return np.fft.irfft(np.fft.rfft(track) / (1 + (30 / (frequency + 1e-6)) ** 4), len(track))
+    n = len(track)
+    size = fft_size(n + RATE_HZ // 4)  # zeros after the end: the filter is circular
+    gain = 1 / (1 + (30 / (np.fft.rfftfreq(size, 1 / RATE_HZ) + 1e-6)) ** 4)
+    return np.fft.irfft(np.fft.rfft(track, size) * gain, size)[:n]
 
 
 def film(scene: Scene, height: int, width: int, fps: float, block_s: float = 1.0) -> Iterator[Frames]:

@@ -1,4 +1,4 @@
-"""What a camera and a codec do to pictures: exposure, grain, vignette, bars, and lossy H.264."""
+"""What a camera and a codec do to pictures: exposure, grain, vignette, bars, and lossy coding."""
 
 from __future__ import annotations
 
@@ -43,15 +43,18 @@ def develop(pictures: Floats, look: Look, seed: int) -> Frames:
     return np.asarray(curve.astype(np.uint8)[pictures.astype(np.uint8)])
 
 
-def compressed(frames: Frames, quality: int) -> Frames:
-    """`frames` [n, h, w, 3], sizes even, after one trip through H.264 at constant quality."""
+def compressed(frames: Frames, codec: str, quality: int) -> Frames:
+    """`frames` [n, h, w, 3], sizes even, after one trip through `codec` at constant quality."""
     n, height, width, _ = frames.shape
-    encoder = av.CodecContext.create("libx264", "w")
+    encoder = av.CodecContext.create(codec, "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base = Fraction(1, 25)
     encoder.thread_count = 1  # several threads would gain nothing on pictures this small
-    encoder.options = {"crf": str(quality), "preset": "ultrafast"}
-    decoder = av.CodecContext.create("h264", "r")
+    if codec == "libx264":
+        encoder.options = {"crf": str(quality), "preset": "ultrafast"}
+    else:  # its quantisers run from 1 to 31; 118 is the unit of the option
+        encoder.options = {"flags": "+qscale", "global_quality": str(118 * max(2, (quality - 14) // 2))}
+    decoder = av.CodecContext.create("h264" if codec == "libx264" else codec, "r")
     decoder.thread_count = 1
     pictures: list[Frames] = []
     for i in range(n + 1):

@@ -194,8 +194,8 @@ def ratchet(w: World) -> None:
     w.add("round", (0.6 * radius, 0.022), crank, "wood", turned)
     lift = 0.35 * np.clip(lifted, 0, 1) - drop
     reach = 1.1 * radius
-    pivot = np.array([x + 0.85 * radius, y - 1.25 * radius])
-    angle = np.pi - 0.28 + lift
+    pivot = np.array([x + 0.85 * radius, y - 1.2 * radius])
+    angle = np.pi - 0.4 + lift
     path = pivot + 0.5 * reach * np.stack([np.cos(angle), np.sin(angle)], 1)
     w.add("cone", (reach / 2, 0.035), path, "metal", angle)
     w.add("disc", (0.035, 0.035), (float(pivot[0]), float(pivot[1])), "metal")

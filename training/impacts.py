@@ -97,6 +97,8 @@ def footsteps(w: World) -> None:
     hip = w.uniform(0.2, 0.35) * w.aspect + speed * w.time
     lift, leg = w.uniform(0.07, 0.2), w.uniform(0.4, 0.55)
     shoe, trousers = w.colour(None), w.colour(None)
+    coat = np.stack([hip, np.full(w.n, floor - leg - 0.12)], 1)
+    w.add("round", (0.18, 0.1), coat, None, UP)
     for side in (0, 1):
         ahead = w.uniform(0.02, 0.09)
         knots, places, height = [0.0], [float(hip[0])], np.zeros(w.n)
@@ -175,7 +177,7 @@ def drop(w: World) -> None:
     shape, slim = shapes.get(w.model, ("box", w.uniform(0.6, 1.0)))
     for now in w.rhythm(0.6, 1.7):
         size = w.uniform(0.0, 1.0)
-        half = 0.045 + 0.07 * size
+        half = 0.055 + 0.07 * size
         gravity = w.uniform(2.0, 4.0)
         landing = floor - half
         height = landing + half + w.uniform(0.05, 0.4)  # starts above the picture

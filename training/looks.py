@@ -77,8 +77,10 @@ class Look:
     vignette: float
     bars: tuple[float, float]
     """Share of the height, and of the width, hidden behind black bars at either end."""
+    codec: str
+    """libx264 or mpeg4."""
     quality: int | None
-    """Constant quality of the H.264 encoding (18 good .. 36 poor); None leaves the clip unencoded."""
+    """Quantiser scale of the encoding (18 good .. 36 poor); None leaves the clip unencoded."""
     texture_seed: int
 
 
@@ -111,6 +113,7 @@ def random_look(seed: int, n: int, held_out: bool, subject: float, still: bool =
         grain=float(rng.uniform(0.005, 0.04)) if fancy[4] else 0.0,
         vignette=float(rng.uniform(0.1, 0.5)) if fancy[5] else 0.0,
         bars=_bars(rng) if fancy[6] else (0.0, 0.0),
+        codec=str(rng.choice(["libx264", "libx264", "mpeg4"])),
         quality=int(rng.integers(18, 35)) if fancy[7] else None,
         texture_seed=int(rng.integers(1 << 30)),
     )

@@ -21,7 +21,7 @@ from taro_rt.training.shapes import PROFILES, distance
 from taro_rt.training.sounds import Floats
 from taro_rt.training.world import Body, Field
 
-BLOCK_PIXELS = 300_000
+BLOCK_PIXELS = 400_000
 """Pixels drawn at a time: few enough to stay in the processor's cache, enough to keep NumPy busy."""
 
 
@@ -130,8 +130,7 @@ def paint(frames: Floats, body: Body, steps: Steps, camera: Camera, look: Look, 
     """Paint one body over frames [n, h, w, 3]; an open shutter averages its cover over its places."""
     centre, jacobian, offset = _placed(body, steps, camera, look)
     half = _reach(body, steps, jacobian, camera.softness)
-    blur = _sub_steps(centre, steps, open_steps)
-    corners = np.stack([_placed(body, at, camera, look)[0] for at in blur]) if len(blur) > 1 else centre[None]
+    blur, corners = _blurred(body, centre, steps, open_steps, camera, look)
     low, high = corners.min(0) - half, corners.max(0) + half
     limit = np.array([camera.width, camera.height])
     seen = np.flatnonzero(((high > 0) & (low < limit)).all(1))
@@ -145,11 +144,11 @@ def paint(frames: Floats, body: Body, steps: Steps, camera: Camera, look: Look, 
     x, y, gap = _measured(body, steps[seen], jacobian[seen], offset[seen], rows, columns)
     cover = np.clip(0.5 - gap / (2 * camera.softness), 0, 1)
     if len(blur) > 1:
-        for at in (blur[0], blur[-1]):
+        for at in blur[:-1]:
             _, other, shift = _placed(body, at[seen], camera, look)
             _, _, apart = _measured(body, at[seen], other, shift, rows, columns)
             cover += np.clip(0.5 - apart / (2 * camera.softness), 0, 1)
-        cover /= 3
+        cover /= len(blur)
     if body.opacity < 1:
         cover *= np.float32(body.opacity)
     colour = colours(body, look, x, y, gap, body.angle[steps[seen]], camera.softness)
@@ -157,12 +156,21 @@ def paint(frames: Floats, body: Body, steps: Steps, camera: Camera, look: Look, 
     frames[where] = under + cover[..., None] * (colour - under)
 
 
-def _sub_steps(centre: Floats, steps: Steps, open_steps: int) -> list[Steps]:
-    """The moments that are averaged: one if the body hardly moves, else start, middle and end."""
+def _blurred(
+    body: Body, centre: Floats, steps: Steps, open_steps: int, camera: Camera, look: Look
+) -> tuple[list[Steps], Floats]:
+    """The moments that are averaged, the last being `steps`, and the body's places then [moments, n, 2]."""
     if open_steps < 2 or len(steps) < 2 or np.ptp(centre, axis=0).max() < 1.0:
-        return [steps]
-    half = open_steps // 2
-    return [np.maximum(steps - half, 0), steps, steps]
+        return [steps], centre[None]
+    blur, places = [], []
+    for k in (3, 2, 1):
+        at = np.maximum(steps - round(open_steps * k / 3), 0)
+        place = _placed(body, at, camera, look)[0]
+        # What jumps that far has not moved there but starts anew.
+        jumps = np.abs(place - centre).max(1) > 0.3 * camera.height
+        blur.append(np.where(jumps, steps, at))
+        places.append(np.where(jumps[:, None], centre, place))
+    return [*blur, steps], np.stack([*places, centre])
 
 
 def _placed(body: Body, steps: Steps, camera: Camera, look: Look) -> tuple[Floats, Floats, Floats]:

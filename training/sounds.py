@@ -85,8 +85,11 @@ def noise_burst(n: int, decay_s: float, cutoff_hz: float, rng: np.random.Generat
     """Dying noise [n] below `cutoff_hz`, peak 1."""
     live = min(n, int(12 * decay_s * RATE_HZ) + 64)
     burst = np.zeros(n)
-    dying = rng.standard_normal(live) * np.exp(-np.arange(live) / RATE_HZ / decay_s)
-    burst[:live] = low_pass(dying, cutoff_hz)
+    dying = np.zeros(
+        fft_size(live + 256)
+    )  # the filter is circular: what rings before the start must not end up inside
+    dying[:live] = rng.standard_normal(live) * np.exp(-np.arange(live) / RATE_HZ / decay_s)
+    burst[:live] = low_pass(dying, cutoff_hz)[:live]
     return burst / (np.abs(burst).max() + 1e-9)
 
 
@@ -105,6 +108,12 @@ def faded(sound: Floats) -> Array:
     sound[:edge] *= np.linspace(0.0, 1.0, edge, dtype=np.float32)
     sound[-(n // 4) :] *= np.linspace(1.0, 0.0, n // 4, dtype=np.float32)
     return sound
+
+
+def fft_size(n: int) -> int:
+    """A length of at least `n` that transforms fast: a multiple of a fair power of two."""
+    step = 64 if n < 8192 else 4096
+    return -(-n // step) * step
 
 
 def low_pass(signal: Floats, cutoff_hz: float) -> Floats:
@@ -172,7 +181,7 @@ def door(event: Event, rng: np.random.Generator, model: str) -> Array:
     s, latch = event.strength, Event(0.0, event.strength, "metal", 0.1)
     return mixed(
         (0, 1.0 * s, thump(82.0 - 25.0 * event.size, 0.07)),
-        (0, 0.7 * s, noise_burst(4000, 0.03, 450.0, rng)),
+        (0, 0.7 * s, noise_burst(6000, 0.03, 450.0, rng)),
         (0, 0.5, strike(event, rng)),
         (0.028, 0.16, strike(latch, rng, ring=0.08)),
         (0.060, 0.10, strike(latch, rng, ring=0.08)),
@@ -191,7 +200,7 @@ def handclap(event: Event, rng: np.random.Generator, model: str) -> Array:
     parts = [(0.0, 0.8, strike(event, rng)), (0.0, 0.35 * event.strength, thump(320.0, 0.008))]
     for delay in rng.uniform(0.002, 0.012, 3):
         parts.append((float(delay), 0.45, strike(event, rng)))
-    parts.append((0.004, 0.12 * event.strength, noise_burst(2600, 0.025, 1800.0, rng)))
+    parts.append((0.004, 0.12 * event.strength, noise_burst(5000, 0.025, 1800.0, rng)))
     return mixed(*parts)
 
 
