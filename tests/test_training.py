@@ -19,7 +19,7 @@ from taro_rt.training.fit import Recipe, fit
 from taro_rt.training.losses import Aligned, Conditions, alignment, flow_matching, interpolant
 from taro_rt.training.mel import LogMel
 from taro_rt.training.perception import onset_target
-from taro_rt.training.scenes import KINDS, make_scene
+from taro_rt.training.scenes import KINDS, TEXTURES, make_scene
 
 
 def test_mel_of_a_sine_has_the_published_values() -> None:
@@ -30,7 +30,7 @@ def test_mel_of_a_sine_has_the_published_values() -> None:
     assert mel[50, [0, 1, 2, 7, 8, 9]].tolist() == pytest.approx(published, abs=2e-4)
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in TEXTURES])
 def test_every_kind_of_scene_sounds_at_its_contacts(kind: str) -> None:
     scores = []
     for seed in range(3):
@@ -48,10 +48,9 @@ def test_same_seed_draws_the_same_clip_and_another_seed_does_not() -> None:
 
 def test_a_ball_is_lowest_when_it_is_heard() -> None:
     scene = make_scene(3, 8.0, "bounce")
-    ball = scene.bodies[-1]
     step = round(scene.events[0].time_s * 240)
-    heights = [body.path[max(0, step - 12) : step + 13, 1] for body in scene.bodies if body.shape == "disc"]
-    assert any(np.argmax(h) in range(9, 16) for h in heights), ball.shape
+    heights = [body.path[max(0, step - 12) : step + 13, 1] for body in scene.bodies if not body.still]
+    assert any(np.argmax(h) in range(9, 16) for h in heights)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.nets.vae import Vae
 from taro_rt.engines.nets.vocoder import Vocoder
+from taro_rt.training.clips import sound
 from taro_rt.training.fit import Recipe, fit
 from taro_rt.training.mel import HOP, LogMel
 from taro_rt.training.scenes import make_scene
-from taro_rt.training.sounds import soundtrack
 
 STFT_SIZES = (256, 512, 1024)
 AUDIBLE = -6.0
@@ -28,9 +28,7 @@ def sound_cache(path: Path, n_clips: int) -> npt.NDArray[np.int16]:
         path.parent.mkdir(parents=True, exist_ok=True)
         clips = []
         for seed in range(n_clips):
-            scene = make_scene(seed)
-            track = soundtrack(scene.events, scene.duration_s, np.random.default_rng([seed, 2]))
-            clips.append((track * 32767).astype(np.int16))
+            clips.append((sound(make_scene(seed)) * 32767).astype(np.int16))
         np.save(path, np.stack(clips))
     cache: npt.NDArray[np.int16] = np.load(path, mmap_mode="r")
     return cache

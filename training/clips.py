@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,12 +12,20 @@ import numpy as np
 
 from taro_rt.engines.contract import Array
 from taro_rt.engines.nets.config import NetworkConfig
-from taro_rt.training.render import Frames, draw
-from taro_rt.training.scenes import Scene, make_scene
-from taro_rt.training.sounds import Floats, soundtrack
+from taro_rt.training.ambience import AMBIENCE, at_audio_rate
+from taro_rt.training.film import Frames, compressed, develop, shrunk
+from taro_rt.training.looks import STEPS_HZ
+from taro_rt.training.render import draw
+from taro_rt.training.scenes import HELD_OUT, KINDS, Scene, make_scene
+from taro_rt.training.sounds import RATE_HZ, VOICES, Floats, fft_size
 
-HELD_OUT = 1_000_000
-"""Seeds from here on are never trained on."""
+__all__ = ["HELD_OUT", "KINDS", "Views", "make_scene", "slot_times", "sound", "views", "write_video"]
+
+FRAME_RATES = (12.0, 15.0, 24.0, 24000 / 1001, 25.0, 30.0, 30000 / 1001, 50.0, 60.0)
+PEAK = 0.5
+"""Level of every soundtrack (spec B8)."""
+ROOM = 5e-5
+"""Level of the room tone, 80 dB below the peak: no part of a soundtrack is digitally silent."""
 
 
 @dataclass(frozen=True)
@@ -37,41 +46,110 @@ def slot_times(rate: int, n: int, source_fps: float) -> Floats:
     return np.asarray((np.ceil((slots + 0.5) / rate * source_fps - 1e-9) - 1) / source_fps)
 
 
+def frame_rate(scene: Scene) -> float:
+    """Frames per second of the film that the networks' frames are taken from."""
+    return float(np.random.default_rng([scene.seed, 5]).choice(FRAME_RATES))
+
+
 def views(scene: Scene, config: NetworkConfig) -> Views:
-    """Model-sized frames of a scene as a film of a random frame rate would show them."""
+    """Model-sized frames of a scene as a film of a random frame rate would show them.
+
+    The frames of both networks are drawn at one larger size, encoded and decoded in order of time as one
+    film, and shrunk to either size.
+    """
     g = config.geometry()
-    rng = np.random.default_rng([scene.seed, 5])
-    fps = float(rng.choice([12, 15, 24, 24000 / 1001, 25, 30, 30000 / 1001, 50, 60]))
+    fps = frame_rate(scene)
+    times = np.concatenate(
+        [slot_times(g.onset_fps, g.onset_values, fps), slot_times(g.visual_fps, g.visual_frames, fps)]
+    )
+    shown, place = np.unique(times, return_inverse=True)
+    size = 2 * round(0.75 * max(g.onset_resize, g.visual_size))
+    frames = develop(draw(scene, shown, size, size, 1 / fps), scene.look, scene.seed)
+    if scene.look.quality is not None:
+        frames = compressed(frames, scene.look.codec, scene.look.quality)
     edge = (g.onset_resize - g.onset_crop) // 2
-    frames = draw(scene, slot_times(g.onset_fps, g.onset_values, fps), g.onset_resize, g.onset_resize)
     crop = slice(edge, edge + g.onset_crop)
     return Views(
-        frames[:, crop, crop],
-        draw(scene, slot_times(g.visual_fps, g.visual_frames, fps), g.visual_size, g.visual_size),
+        shrunk(frames[place[: g.onset_values]], g.onset_resize)[:, crop, crop],
+        shrunk(frames[place[g.onset_values :]], g.visual_size),
         np.array([e.time_s for e in scene.events], np.float32),
         np.array([e.strength for e in scene.events], np.float32),
     )
 
 
 def sound(scene: Scene) -> Array:
-    """The scene's own soundtrack [n] at 16 kHz."""
-    return soundtrack(scene.events, scene.duration_s, np.random.default_rng([scene.seed, 2]))
+    """The scene's own soundtrack [round(duration_s * 16000)] at 16 kHz, peak 0.5, without DC."""
+    rng = np.random.default_rng([scene.seed, 2])
+    n = round(scene.duration_s * RATE_HZ)
+    track: Floats = np.zeros(n)
+    for event in scene.events:
+        start = round(event.time_s * RATE_HZ)
+        blow = VOICES[scene.kind](event, rng, scene.model)[: n - start]
+        track[start : start + len(blow)] += blow
+    if scene.intensity is not None:
+        track += AMBIENCE[scene.kind](at_audio_rate(scene.intensity, STEPS_HZ, n), rng)
+    track = without_dc(track)
+    peak = np.abs(track).max()
+    room = ROOM * rng.standard_normal(n)
+    return np.asarray(track * ((PEAK - 4e-4) / peak if peak else 1.0) + room, dtype=np.float32)
+
+
+def without_dc(track: Floats) -> Floats:
+    """`track` [n] less what lies below 30 Hz."""
+    n = len(track)
+    size = fft_size(n + RATE_HZ // 4)  # zeros after the end: the filter is circular
+    gain = 1 / (1 + (30 / (np.fft.rfftfreq(size, 1 / RATE_HZ) + 1e-6)) ** 4)
+    return np.fft.irfft(np.fft.rfft(track, size) * gain, size)[:n]
+
+
+def film(scene: Scene, height: int, width: int, fps: float, block_s: float = 1.0) -> Iterator[Frames]:
+    """All frames of a film of the scene, a second at a time: [n, height, width, 3]."""
+    n = round(scene.duration_s * fps)
+    size = max(1, round(block_s * fps))
+    for start in range(0, n, size):
+        times = np.arange(start, min(start + size, n)) / fps
+        yield develop(draw(scene, times, height, width, 1 / fps), scene.look, scene.seed * 1000 + start)
 
 
 def write_video(
-    path: Path, seed: int, duration_s: float = 8.0, height: int = 360, fps: int = 30, kind: str | None = None
+    path: Path,
+    seed: int,
+    duration_s: float = 8.0,
+    height: int = 360,
+    fps: int = 30,
+    kind: str | None = None,
+    held_out: bool = False,
 ) -> Scene:
-    """Encode a silent H.264 film of scene `seed` and return the scene, whose events are the ground truth."""
-    scene = make_scene(seed, duration_s, kind)
-    width = 2 * round(height * scene.aspect / 2)
-    frames = draw(scene, np.arange(round(duration_s * fps)) / fps, height, width)
+    """Encode a silent H.264 film of scene `seed`; the scene returned holds the ground truth."""
+    scene = make_scene(seed, duration_s, kind, held_out)
+    height, width = 2 * round(height / 2), 2 * round(height * scene.aspect / 2)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": "28", "preset": "medium"}
-        for i, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = i, Fraction(1, fps)
-            container.mux(stream.encode(frame))
+        stream.options = {"crf": str(scene.look.quality or 23), "preset": "medium"}
+        i = 0
+        for frames in film(scene, height, width, fps):
+            for picture in frames:
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = i, Fraction(1, fps)
+                container.mux(stream.encode(frame))
+                i += 1
         container.mux(stream.encode(None))
     return scene
+
+
+def main() -> None:
+    import argparse
+
+    from taro_rt.training.sheet import write_sheet
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sheet", type=Path, required=True, help="PNG file of every kind at six times")
+    parser.add_argument("--held-out", action="store_true", help="looks that are never trained on")
+    parser.add_argument("--first-seed", type=int, default=0)
+    args = parser.parse_args()
+    write_sheet(args.sheet, args.first_seed, args.held_out)
+
+
+if __name__ == "__main__":
+    main()

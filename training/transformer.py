@@ -88,7 +88,10 @@ def encode(config: NetworkConfig, cache: ViewCache, runs: Path) -> Examples:
         heard.append(visual(visual_input(np.array(cache.visual_frames[rows])), mel)[1])
     scale = 1.0 / float(torch.cat(means).std())
     (runs / SCALE_FILE).write_text(repr(scale))
-    contacts = [torch.tensor([[e.time_s, e.strength] for e in make_scene(seed).events]) for seed in range(n)]
+    contacts = [
+        torch.tensor([[e.time_s, e.strength] for e in make_scene(seed).events]).reshape(-1, 2)
+        for seed in range(n)
+    ]
     return Examples(
         latents=scale * torch.cat(means),
         spread=scale * torch.cat(spreads),

@@ -1,0 +1,62 @@
+"""How a body's surface is coloured in each shading style. NumPy only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from taro_rt.training.backgrounds import sample, smooth_tile
+from taro_rt.training.looks import Look
+from taro_rt.training.sounds import Floats
+from taro_rt.training.world import Body
+
+
+def colours(body: Body, look: Look, x: Floats, y: Floats, gap: Floats, angle: Floats, soft: float) -> Floats:
+    """Colour [n, h, w, 3], or a shape that broadcasts to it, at the body's coordinates x, y [n, h, w].
+
+    `gap` is the distance to the outline (negative inside), `angle` [n] how far the body is turned, `soft` the
+    half width of an edge.
+    """
+    base = np.asarray(body.colour, np.float32)
+    if body.glowing:
+        return base
+    if look.shading == "silhouette":
+        # One tone for all, a little apart from body to body; the palette decides between dark and light.
+        dark = float(look.colours.mean()) > 0.45
+        return np.asarray((0.05 + 0.12 * base) if dark else (0.8 + 0.2 * base), dtype=np.float32)
+    shade = _pattern(body, look, x, y)
+    turn = (look.light - angle).astype(np.float32)[:, None, None]
+    reach = max(min(body.extent) * 1.5, 0.35 * max(body.extent))
+    lit = np.clip((x * np.cos(turn) + y * np.sin(turn)) / np.float32(reach), -1, 1)
+    shine: Floats | float = 0.0
+    if look.shading == "outline":
+        edge = np.clip(1.5 + gap / (2.2 * soft), 0, 1)
+        shade = shade * (1 - 0.85 * edge)
+    elif look.shading == "textured":
+        scale = 0.35 / max(body.extent)
+        shade = shade * (0.55 + 0.9 * sample(smooth_tile(look.texture_seed, 4), x * scale, y * scale))
+    elif look.shading == "hatched":
+        lines = np.sin((x * np.cos(turn + 0.8) + y * np.sin(turn + 0.8)) * np.float32(95.0))
+        shade = shade * (1 - 0.55 * (lines > 0.3) * (lit < 0.3))
+    elif look.shading == "rim":
+        shade = shade * (0.4 + 0.9 * np.clip(1 + gap / (0.45 * min(body.extent)), 0, 1) ** 2)
+    elif look.shading in ("lambert", "glossy"):
+        shade = shade * (0.85 + 0.4 * lit)
+    if look.shading == "glossy" or (body.shiny and look.shading not in ("flat", "outline")):
+        spot = (x - 0.4 * reach * np.cos(turn)) ** 2 + (y - 0.4 * reach * np.sin(turn)) ** 2
+        shine = 0.7 * np.exp(spot * np.float32(-1 / (0.08 * reach**2)))[..., None]
+    return np.asarray(base * np.asarray(shade, np.float32)[..., None] + shine, dtype=np.float32)
+
+
+def _pattern(body: Body, look: Look, x: Floats, y: Floats) -> Floats:
+    """Brightness factor of what is painted on the body."""
+    if body.pattern == "wedges":
+        return 1.0 - 0.45 * (np.sin(3 * np.arctan2(y, x)) > 0)
+    if body.pattern == "panels":
+        a, b = body.extent
+        u, v = np.abs(x / a), np.abs(np.abs(y / b) - 0.47)
+        return 1.0 - 0.4 * ((np.maximum(u / 0.7, v / 0.37) < 1) & (np.maximum(u / 0.6, v / 0.32) > 1))
+    if body.pattern == "liquid":
+        return 0.8 + 0.3 * (np.abs(y) > 0.8 * body.extent[1])
+    if look.pattern and body.shape in ("disc", "round", "box") and max(body.extent) < 0.2:
+        return 1 + look.pattern * np.sign(np.sin(x * (6.0 / body.extent[0])))
+    return np.ones((1, 1, 1), np.float32)
