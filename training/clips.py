@@ -102,10 +102,10 @@ def without_dc(track: Floats) -> Floats:
     return np.fft.irfft(np.fft.rfft(track, size) * gain, size)[:n]
 
 
-def film(scene: Scene, height: int, width: int, fps: float, block_s: float = 1.0) -> Iterator[Frames]:
-    """All frames of a film of the scene, a second at a time: [n, height, width, 3]."""
+def film(scene: Scene, height: int, width: int, fps: float) -> Iterator[Frames]:
+    """All frames of a film of the scene, some at a time: [n, height, width, 3]."""
     n = round(scene.duration_s * fps)
-    size = max(1, round(block_s * fps))
+    size = max(1, 4_000_000 // (height * width))
     for start in range(0, n, size):
         times = np.arange(start, min(start + size, n)) / fps
         yield develop(draw(scene, times, height, width, 1 / fps), scene.look, scene.seed * 1000 + start)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video.codeccontext import VideoCodecContext
 
 from taro_rt.training.looks import Look
 from taro_rt.training.sounds import Floats
@@ -46,7 +48,7 @@ def develop(pictures: Floats, look: Look, seed: int) -> Frames:
 def compressed(frames: Frames, codec: str, quality: int) -> Frames:
     """`frames` [n, h, w, 3], sizes even, after one trip through `codec` at constant quality."""
     n, height, width, _ = frames.shape
-    encoder = av.CodecContext.create(codec, "w")
+    encoder = cast(VideoCodecContext, av.CodecContext.create(codec, "w"))
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base = Fraction(1, 25)
     encoder.thread_count = 1  # several threads would gain nothing on pictures this small
@@ -54,7 +56,8 @@ def compressed(frames: Frames, codec: str, quality: int) -> Frames:
         encoder.options = {"crf": str(quality), "preset": "ultrafast"}
     else:  # its quantisers run from 1 to 31; 118 is the unit of the option
         encoder.options = {"flags": "+qscale", "global_quality": str(118 * max(2, (quality - 14) // 2))}
-    decoder = av.CodecContext.create("h264" if codec == "libx264" else codec, "r")
+    coded = "h264" if codec == "libx264" else codec
+    decoder = cast(VideoCodecContext, av.CodecContext.create(coded, "r"))
     decoder.thread_count = 1
     pictures: list[Frames] = []
     for i in range(n + 1):

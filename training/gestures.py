@@ -105,9 +105,9 @@ def clap(w: World) -> None:
 
 def marbles(w: World) -> None:
     """Small balls roll to and fro on a tipping tray and click against each other and its ends."""
-    count, size = int(w.rng.integers(3, 7)), w.uniform(0.0, 1.0)
+    count, size = int(w.rng.integers(3, 6)), w.uniform(0.0, 1.0)
     material = {"steel": "metal"}.get(w.model) or w.material("glass", "glass", "stone", "wood")
-    radius, half, y = 0.035 + 0.025 * size, min(0.5, 0.42 * w.aspect), w.uniform(0.55, 0.75)
+    radius, half, y = 0.045 + 0.03 * size, min(0.5, 0.42 * w.aspect), w.uniform(0.55, 0.75)
     w.focus = (w.aspect / 2, y)
     tip = 0.13 * (2 * w.gusts(0.0, (0.8, 1.8)) - 1)
     along, clicks = _roll(w, count, radius, half - radius, tip)

@@ -160,16 +160,18 @@ def _blurred(
     body: Body, centre: Floats, steps: Steps, open_steps: int, camera: Camera, look: Look
 ) -> tuple[list[Steps], Floats]:
     """The moments that are averaged, the last being `steps`, and the body's places then [moments, n, 2]."""
-    if open_steps < 2 or len(steps) < 2 or np.ptp(centre, axis=0).max() < 1.0:
-        return [steps], centre[None]
-    blur, places = [], []
-    for k in (3, 2, 1):
+    blur: list[Steps] = []
+    places: list[Floats] = []
+    for k in (3, 2, 1) if open_steps > 1 else ():
         at = np.maximum(steps - round(open_steps * k / 3), 0)
         place = _placed(body, at, camera, look)[0]
         # What jumps that far has not moved there but starts anew.
         jumps = np.abs(place - centre).max(1) > 0.3 * camera.height
+        place = np.where(jumps[:, None], centre, place)
+        if k == 3 and np.abs(place - centre).max() < 0.7:
+            break  # too slow for a blur to show
         blur.append(np.where(jumps, steps, at))
-        places.append(np.where(jumps[:, None], centre, place))
+        places.append(place)
     return [*blur, steps], np.stack([*places, centre])
 
 

@@ -75,7 +75,7 @@ def make_scene(seed: int, duration_s: float = 8.16, kind: str | None = None, hel
     world = World(seed, kind, duration_s, aspect, held_out)
     MAKERS[kind](world)
     moving = [body.colour for body in world.bodies if not body.still]
-    subject = float(np.mean(moving or [body.colour for body in world.bodies] or [0.5]))
+    subject = float(np.mean(moving or [body.colour for body in world.bodies] or [(0.5, 0.5, 0.5)]))
     world.distract()
     inside = [e for e in world.events if 0.02 < e.time_s < duration_s - 0.02]
     return Scene(
