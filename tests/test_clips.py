@@ -236,6 +236,7 @@ def test_distractors_leave_the_sound_unchanged(monkeypatch: pytest.MonkeyPatch) 
     seed = next(s for s in range(50) if len(make_scene(s, 1.0, "drop").bodies) > 3)
     heard = sound(make_scene(seed, 4.0, "drop"))
     monkeypatch.setattr(World, "distract", lambda world: None)
+    monkeypatch.setattr(World, "clutter", lambda world: None)
     bare = make_scene(seed, 4.0, "drop")
     assert np.array_equal(sound(bare), heard)
 
