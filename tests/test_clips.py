@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from taro_rt.engines.nets.config import SMALL
+from taro_rt.training.camera import Camera
 from taro_rt.training.clips import HELD_OUT, Views, film, sound, views, write_video
 from taro_rt.training.film import compressed, shrunk
 from taro_rt.training.looks import BACKGROUNDS, KINDS, MODELS, SHADINGS, TEXTURES
@@ -133,6 +134,23 @@ def test_pictures_change_more_near_events_than_between_them(kind: str) -> None:
         if (gap > 0.2).sum() > 3:
             ratios.append(change[gap < 0.08].mean() / (change[gap > 0.2].mean() + 1e-9))
     assert np.median(ratios) > 1.2
+
+
+@pytest.mark.parametrize("kind", ["bounce", "drop", "footsteps", "hammer", "clap", "glasses", "drumstick"])
+def test_what_sounds_is_in_the_picture(kind: str) -> None:
+    inside = []
+    for seed in range(25):
+        scene = make_scene(seed, 8.16, kind)
+        camera = Camera.of(scene, 64, 64)
+        for event in scene.events:
+            now, before = (max(0, round((event.time_s - d) * 240)) for d in (0.0, 0.05))
+            paths = np.stack([b.path[[before, now]] for b in scene.bodies if not b.still])
+            way = np.abs(paths[:, 1] - paths[:, 0]).max(1)
+            moved = paths[np.argmax(np.where(way < 0.3, way, 0.0)), 1]  # farther: a ball that starts anew
+            away = moved - camera.corner - scene.look.shake[now]
+            pixel = np.linalg.solve(camera.pixels, away)
+            inside.append(bool(np.all((pixel > 0) & (pixel < 64))))
+    assert np.mean(inside) > 0.95
 
 
 def test_hammer_is_lowest_when_it_is_heard() -> None:
