@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from taro_rt.engines.nets.config import SMALL
+from taro_rt.training.camera import Camera
 from taro_rt.training.clips import HELD_OUT, Views, film, sound, views, write_video
 from taro_rt.training.film import compressed, shrunk
 from taro_rt.training.looks import BACKGROUNDS, KINDS, MODELS, SHADINGS, TEXTURES
@@ -135,6 +136,24 @@ def test_pictures_change_more_near_events_than_between_them(kind: str) -> None:
     assert np.median(ratios) > 1.2
 
 
+@pytest.mark.parametrize("kind", ["bounce", "drop", "footsteps", "hammer", "clap", "glasses", "drumstick"])
+def test_what_sounds_is_in_the_picture(kind: str) -> None:
+    inside = []
+    for seed in range(25):
+        scene = make_scene(seed, 8.16, kind)
+        camera = Camera.of(scene, 64, 64)
+        for event in scene.events:
+            now, before = (max(0, round((event.time_s - d) * 240)) for d in (0.0, 0.05))
+            paths = np.stack([b.path[[before, now]] for b in scene.bodies if not b.still])
+            # The ball on the floor, of whatever else the thing that moved most.
+            way = paths[:, 1, 1] if kind == "bounce" else np.abs(paths[:, 1] - paths[:, 0]).max(1)
+            moved = paths[np.argmax(way), 1]
+            away = moved - camera.corner - scene.look.shake[now]
+            pixel = np.linalg.solve(camera.pixels, away)
+            inside.append(bool(np.all((pixel > 0) & (pixel < 64))))
+    assert np.mean(inside) > 0.95
+
+
 def test_hammer_is_lowest_when_it_is_heard() -> None:
     scene = make_scene(3, 8.0, "hammer")
     head = scene.bodies[-3]
@@ -236,6 +255,7 @@ def test_distractors_leave_the_sound_unchanged(monkeypatch: pytest.MonkeyPatch) 
     seed = next(s for s in range(50) if len(make_scene(s, 1.0, "drop").bodies) > 3)
     heard = sound(make_scene(seed, 4.0, "drop"))
     monkeypatch.setattr(World, "distract", lambda world: None)
+    monkeypatch.setattr(World, "clutter", lambda world: None)
     bare = make_scene(seed, 4.0, "drop")
     assert np.array_equal(sound(bare), heard)
 

@@ -20,6 +20,9 @@ def develop(pictures: Floats, look: Look, seed: int) -> Frames:
     """Bytes [n, h, w, 3] from pictures [n, h, w, 3] in 0..1, which are overwritten."""
     rng = np.random.default_rng([seed, 4])
     n, height, width, _ = pictures.shape
+    if look.focus:
+        for axis in (1, 2):
+            _soften(pictures, look.focus * height, axis)
     gain: Floats = np.full(n, look.gain, np.float32)
     if look.flicker:
         gain = gain * (1 + look.flicker * rng.standard_normal(n, dtype=np.float32))
@@ -43,6 +46,15 @@ def develop(pictures: Floats, look: Look, seed: int) -> Frames:
     pictures *= 255
     curve = 255 * (np.arange(256) / 255) ** look.gamma + 0.5
     return np.asarray(curve.astype(np.uint8)[pictures.astype(np.uint8)])
+
+
+def _soften(pictures: Floats, width: float, axis: int) -> None:
+    """Blur [n, h, w, 3] in place along one axis by a triangle of about `width` pixels."""
+    side = np.float32(min(0.25 * width, 0.33))
+    for _ in range(max(1, round(width))):
+        middle = np.moveaxis(pictures, axis, 0)
+        ends = middle[:-2] + middle[2:] - 2 * middle[1:-1]
+        middle[1:-1] += side * ends
 
 
 def compressed(frames: Frames, codec: str, quality: int) -> Frames:

@@ -109,10 +109,10 @@ def marbles(w: World) -> None:
     material = {"steel": "metal"}.get(w.model) or w.material("glass", "glass", "stone", "wood")
     radius, half, y = 0.045 + 0.03 * size, min(0.5, 0.42 * w.aspect), w.uniform(0.55, 0.75)
     w.focus = (w.aspect / 2, y)
-    tip = 0.13 * (2 * w.gusts(0.0, (0.8, 1.8)) - 1)
+    tip = 0.2 * (2 * w.gusts(0.0, (0.8, 1.8)) - 1)
     along, clicks = _roll(w, count, radius, half - radius, tip)
     for now, speed, wall in clicks:
-        w.hit(now, speed / 0.7, "wood" if wall else material, 0.2 if wall else size)
+        w.hit(now, speed / 0.9, "wood" if wall else material, 0.2 if wall else size)
     speeds = np.abs(np.diff(along, axis=0, prepend=along[:1])).mean(1) * STEPS_HZ
     w.intensity = np.clip(np.convolve(speeds, np.ones(12) / 12, "same") / 0.6, 0, 1)
     w.ground(min(0.95, y + 0.15))
@@ -151,14 +151,14 @@ def _roll(
                     keep = 0.85 if closing > 0.1 else 0.0
                     mean, half = 0.5 * (speed[k] + speed[k + 1]), 0.5 * keep * closing
                     speed[k], speed[k + 1] = mean - half, mean + half
-                    if closing > 0.13:
+                    if closing > 0.18:
                         clicks.append((i / STEPS_HZ, float(closing), False))
                 middle = 0.5 * (place[k] + place[k + 1])
                 place[k], place[k + 1] = middle - radius, middle + radius
         for k, side in ((0, -1.0), (count - 1, 1.0)):
             if side * place[k] > end:
                 place[k] = side * end
-                if side * speed[k] > 0.13:
+                if side * speed[k] > 0.18:
                     clicks.append((i / STEPS_HZ, abs(float(speed[k])), True))
                 speed[k] *= -0.5
         along[i] = place

@@ -38,8 +38,7 @@ def _bounces(w: World, rest: float, material: str, size: float) -> Floats:
     """Path [n, 2] of a ball whose centre turns back at height `rest`; every turn is heard."""
     gravity, restitution = w.uniform(1.6, 3.5), w.uniform(0.6, 0.85)
     path = np.zeros((w.n, 2))
-    x, y = w.uniform(0.2, 0.8) * w.aspect, -0.2 - w.uniform(0, 1.0)
-    vx, vy = w.uniform(-0.1, 0.1), 0.0
+    x, y, vx, vy = _above(w)
     for i in range(w.n):
         vy += gravity / STEPS_HZ
         x, y = x + vx / STEPS_HZ, y + vy / STEPS_HZ
@@ -49,10 +48,15 @@ def _bounces(w: World, rest: float, material: str, size: float) -> Floats:
                 w.hit(i / STEPS_HZ, vy / 2.0, material, size)
                 vy = -restitution * vy
             else:
-                x, y = w.uniform(0.2, 0.8) * w.aspect, -0.2 - w.uniform(0.0, 0.8)
-                vx, vy = w.uniform(-0.1, 0.1), 0.0
+                x, y, vx, vy = _above(w)
         path[i] = x, y
     return path
+
+
+def _above(w: World) -> tuple[float, float, float, float]:
+    """Place and speed of a ball about to drop in; it drifts inwards, to stay in the picture."""
+    x = w.uniform(0.27, 0.73) * w.aspect
+    return x, -0.2 - w.uniform(0.0, 0.9), np.sign(w.aspect / 2 - x) * w.uniform(0.0, 0.04), 0.0
 
 
 def hammer(w: World) -> None:
@@ -93,12 +97,10 @@ def footsteps(w: World) -> None:
     size = w.uniform(0.0, 1.0)
     half = (0.09 + 0.06 * size, 0.032 + 0.018 * size)
     times = w.rhythm(0.38, 0.8)
-    speed = 0.0 if w.rng.random() < 0.25 else w.uniform(0.2, 0.6) * w.aspect / w.duration_s
-    hip = w.uniform(0.2, 0.35) * w.aspect + speed * w.time
+    speed = 0.0 if w.rng.random() < 0.25 else w.uniform(0.15, 0.4) * w.aspect / w.duration_s
+    hip = w.uniform(0.25, 0.35) * w.aspect + speed * w.time
     lift, leg = w.uniform(0.07, 0.2), w.uniform(0.4, 0.55)
     shoe, trousers = w.colour(None), w.colour(None)
-    coat = np.stack([hip, np.full(w.n, floor - leg - 0.12)], 1)
-    w.add("round", (0.18, 0.1), coat, None, UP)
     for side in (0, 1):
         ahead = w.uniform(0.02, 0.09)
         knots, places, height = [0.0], [float(hip[0])], np.zeros(w.n)
@@ -116,6 +118,8 @@ def footsteps(w: World) -> None:
         _leg(w, ankle, np.stack([hip, np.full(w.n, floor - leg)], 1), trousers)
         tilt = -1.6 * height  # toes up until the heel is down
         w.add(w.model, half, foot, None, tilt, colour=shoe, shadow=True)
+    dip = 0.02 * np.abs(w.tremble(5.0, 0.08))  # the weight comes down with each step
+    w.add("round", (0.18, 0.1), np.stack([hip, floor - leg - 0.1 + dip], 1), None, UP)
 
 
 def _leg(w: World, foot: Floats, hip: Floats, colour: tuple[float, float, float]) -> None:
@@ -137,7 +141,7 @@ def drumstick(w: World) -> None:
         w.ground(w.uniform(0.9, 0.96))
     sides = [-1.0, 1.0] if w.rng.random() < 0.5 else [float(w.rng.choice([-1.0, 1.0]))]
     swings = [
-        w.swing(w.rhythm(0.25, 0.9), w.uniform(0.4, 0.8), lambda t, s: w.hit(t, s, material, size))
+        w.swing(w.rhythm(0.25, 0.9), w.uniform(0.5, 1.0), lambda t, s: w.hit(t, s, material, size))
         for _ in sides
     ]
     tremble = w.tremble()
@@ -155,10 +159,10 @@ def drumstick(w: World) -> None:
     stick = w.colour("wood")
     for side, angle in zip(sides, swings, strict=True):
         reach = w.uniform(0.25, 0.4)
-        pivot = np.array([x + side * (reach + 0.3 * half), top - 0.02])
+        pivot = np.array([x + side * (reach + 0.3 * half), top - 0.028])
         direction = np.stack([-side * np.cos(angle), -np.sin(angle)], 1)
-        w.add("box", (reach / 2, 0.013), pivot + direction * reach / 2, None, side * angle, colour=stick)
-        w.add("disc", (0.02, 0.02), pivot + direction * reach, None, colour=stick)
+        w.add("box", (reach / 2, 0.018), pivot + direction * reach / 2, None, side * angle, colour=stick)
+        w.add("disc", (0.028, 0.028), pivot + direction * reach, None, colour=stick)
         w.add("disc", (0.045, 0.045), (float(pivot[0]), float(pivot[1])), "flesh")
 
 
@@ -187,6 +191,6 @@ def drop(w: World) -> None:
         y = np.where(w.time < now, landing - height + 0.5 * gravity * since**2, landing - hop)
         spin = w.uniform(-2, 2) * np.clip(now - w.time, 0, None)
         rock = 0.25 * np.exp(-after / 0.12) * np.sin(2 * np.pi * 7 * after)
-        path = np.stack([np.full(w.n, w.uniform(0.2, 0.8) * w.aspect), y], 1)
+        path = np.stack([np.full(w.n, w.uniform(0.24, 0.76) * w.aspect), y], 1)
         w.add(shape, (half, half * slim), path, material, UP + spin + rock, shadow=True)
         w.hit(now, np.sqrt(2 * gravity * height) / 2.6, material, size)

@@ -75,6 +75,8 @@ class Look:
     flicker: float
     grain: float
     vignette: float
+    focus: float
+    """Width of the blur of a lens out of focus, in picture heights; 0 is sharp."""
     bars: tuple[float, float]
     """Share of the height, and of the width, hidden behind black bars at either end."""
     codec: str
@@ -94,7 +96,7 @@ def random_look(seed: int, n: int, held_out: bool, subject: float, still: bool =
 
     `still` keeps the camera upright, for scenes whose picture is a field (water, fire)."""
     rng = np.random.default_rng([seed, 3])
-    fancy = rng.random(8) < (0.5, 0.45, 0.4, 0.35, 0.4, 0.3, 0.15, 0.6)
+    fancy = rng.random(9) < (0.5, 0.45, 0.4, 0.35, 0.4, 0.3, 0.15, 0.6, 0.2)
     return Look(
         background=member(BACKGROUNDS, held_out, rng),
         shading=member(SHADINGS, held_out, rng),
@@ -112,6 +114,7 @@ def random_look(seed: int, n: int, held_out: bool, subject: float, still: bool =
         flicker=float(rng.uniform(0.0, 0.05)) if fancy[5] else 0.0,
         grain=float(rng.uniform(0.005, 0.04)) if fancy[4] else 0.0,
         vignette=float(rng.uniform(0.1, 0.5)) if fancy[5] else 0.0,
+        focus=float(rng.uniform(0.005, 0.025)) if fancy[8] else 0.0,
         bars=_bars(rng) if fancy[6] else (0.0, 0.0),
         codec=str(rng.choice(["libx264", "libx264", "mpeg4"])),
         quality=int(rng.integers(18, 35)) if fancy[7] else None,

@@ -76,6 +76,7 @@ def make_scene(seed: int, duration_s: float = 8.16, kind: str | None = None, hel
     MAKERS[kind](world)
     moving = [body.colour for body in world.bodies if not body.still]
     subject = float(np.mean(moving or [body.colour for body in world.bodies] or [(0.5, 0.5, 0.5)]))
+    world.clutter()
     world.distract()
     inside = [e for e in world.events if 0.02 < e.time_s < duration_s - 0.02]
     return Scene(

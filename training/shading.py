@@ -20,9 +20,10 @@ def colours(body: Body, look: Look, x: Floats, y: Floats, gap: Floats, angle: Fl
     if body.glowing:
         return base
     if look.shading == "silhouette":
-        # One tone for all, a little apart from body to body; the palette decides between dark and light.
+        # Greys close together; the palette decides between dark and light.
+        luma = base.mean()
         dark = float(look.colours.mean()) > 0.45
-        return np.asarray((0.05 + 0.12 * base) if dark else (0.8 + 0.2 * base), dtype=np.float32)
+        return np.asarray(np.full(3, 0.03 + 0.3 * luma if dark else 0.62 + 0.38 * luma), dtype=np.float32)
     shade = _pattern(body, look, x, y)
     turn = (look.light - angle).astype(np.float32)[:, None, None]
     reach = max(min(body.extent) * 1.5, 0.35 * max(body.extent))
@@ -55,6 +56,13 @@ def _pattern(body: Body, look: Look, x: Floats, y: Floats) -> Floats:
         a, b = body.extent
         u, v = np.abs(x / a), np.abs(np.abs(y / b) - 0.47)
         return 1.0 - 0.4 * ((np.maximum(u / 0.7, v / 0.37) < 1) & (np.maximum(u / 0.6, v / 0.32) > 1))
+    if body.pattern == "speckle":
+        return 0.75 + 0.5 * sample(
+            smooth_tile(look.texture_seed + 1, 5), x / (6 * look.scale), y / (6 * look.scale)
+        )
+    if body.pattern == "boards":  # seams that run away from the viewer
+        depth = y + body.extent[1] + 0.25
+        return 1.0 - 0.35 * (np.abs(x / (depth * 4 * look.scale) % 1.0 - 0.5) > 0.44)
     if body.pattern == "liquid":
         return 0.8 + 0.3 * (np.abs(y) > 0.8 * body.extent[1])
     if look.pattern and body.shape in ("disc", "round", "box") and max(body.extent) < 0.2:

@@ -133,9 +133,12 @@ def mixed(*parts: tuple[float, float, Floats]) -> Array:
 
 
 def ball(event: Event, rng: np.random.Generator, model: str) -> Array:
-    """A ball's bounce: the floor's dull push under the ball's own ring."""
+    """A ball's bounce: the floor's dull push, the ball's own ring, and the pitch rising as it springs off."""
     push = thump(150.0 - 70.0 * event.size, 0.03)
-    return mixed((0, 1.0, strike(event, rng, ring=0.7)), (0, 0.6 * event.strength, push))
+    time = np.arange(round(0.2 * RATE_HZ)) / RATE_HZ
+    spring = np.sin(2 * np.pi * (430.0 - 200.0 * event.size) * (time + 2.2 * time**2)) * np.exp(-time / 0.035)
+    s = event.strength
+    return mixed((0, 1.0, strike(event, rng, ring=0.7)), (0, 0.6 * s, push), (0, 0.5 * s, spring))
 
 
 def hammer_blow(event: Event, rng: np.random.Generator, model: str) -> Array:
@@ -177,7 +180,12 @@ def landing(event: Event, rng: np.random.Generator, model: str) -> Array:
 def door(event: Event, rng: np.random.Generator, model: str) -> Array:
     """A knock on a panel, or a slam: boom, panel and, a moment later, the latch."""
     if "knock" in model:
-        return mixed((0, 1.0, strike(event, rng, ring=0.7)), (0, 0.5 * event.strength, thump(140.0, 0.03)))
+        knuckles = Event(0.0, event.strength, "flesh", 0.5)
+        return mixed(
+            (0, 1.0, strike(event, rng, ring=0.5, click=0.6)),
+            (0, 0.5, strike(knuckles, rng)),
+            (0, 0.5 * event.strength, thump(170.0, 0.016)),
+        )
     s, latch = event.strength, Event(0.0, event.strength, "metal", 0.1)
     return mixed(
         (0, 1.0 * s, thump(82.0 - 25.0 * event.size, 0.07)),

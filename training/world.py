@@ -40,7 +40,7 @@ class Body:
     bend: Floats | None = None
     """Sideways shift of the far end [n], in units of the half length: blades of grass."""
     pattern: str = ""
-    """wedges, liquid, panels or nothing."""
+    """wedges, liquid, panels, speckle, boards or nothing."""
     shiny: bool = False
     glowing: bool = False
     """Keeps its colour whatever the light."""
@@ -132,7 +132,8 @@ class World:
 
     def ground(self, y: float, material: str | None = None) -> None:
         self.floor = y
-        self.add("box", (4 * self.aspect, 1.5), (self.aspect / 2, y + 1.5), material)
+        pattern = str(self.paint.choice(["", "", "speckle", "boards"]))
+        self.add("box", (4 * self.aspect, 1.5), (self.aspect / 2, y + 1.5), material, pattern=pattern)
 
     def hit(self, time_s: float, strength: float, material: str, size: float) -> None:
         self.events.append(Event(time_s, float(np.clip(strength, 0.12, 1.0)), material, size))
@@ -204,6 +205,16 @@ class World:
             after = self.time[start:] - event.time_s
             wobble[start:] += event.strength * np.exp(-after / decay_s) * np.sin(2 * np.pi * hz * after)
         return wobble
+
+    def clutter(self) -> None:
+        """Things that only stand about, behind everything."""
+        rng = self.paint
+        for _ in range(int(rng.choice(4, p=[0.5, 0.2, 0.2, 0.1]))):
+            size, floor = float(rng.uniform(0.04, 0.16)), self.floor or 1.0
+            at = (float(rng.uniform(-0.1, 1.1)) * self.aspect, floor - float(rng.choice([size, 0.5])))
+            shape = str(rng.choice(["box", "round", "disc", "cone", "ellipse"]))
+            self.add(shape, (size, size * float(rng.uniform(0.3, 1.0))), at, None, -np.pi / 2)
+            self.bodies.insert(0, self.bodies.pop())
 
     def distract(self) -> None:
         """Things that move and make no sound: smooth drifts behind all that acts, touching nothing."""
