@@ -17,8 +17,8 @@ import torch
 
 from taro_rt.engines.contract import Array
 from taro_rt.engines.nets.config import PUBLISHED, NetworkConfig, TransformerConfig
-from taro_rt.engines.nets.mmdit import position_table
 from taro_rt.engines.nets.networks import Networks
+from taro_rt.engines.nets.tables import position_table
 from taro_rt.engines.nets.vae import Vae
 from taro_rt.export.checkpoints import State
 
@@ -92,11 +92,18 @@ def shapes(net: str, config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         built = {**Networks.build(config).by_name(), "vae": Vae(config.vae, config.latent_scale)}
     found = {key: tuple(value.shape) for key, value in built[net].state_dict().items()}
-    return {**found, **alignment_shapes(config)} if net == "transformer" else found
+    return {**found, **unused_shapes(net, config)}
+
+
+def unused_shapes(net: str, config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """What our networks lack, as inference does not need it: the alignment head, the vocoder's statistics."""
+    if net == "transformer":
+        return alignment_shapes(config)
+    return dict.fromkeys(("mean", "scale"), (config.vocoder.mel_bins,)) if net == "vocoder" else {}
 
 
 def alignment_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
-    """The alignment head, which our networks lack: inference does not need it (spec B8)."""
+    """The alignment head (spec B8)."""
     rows, columns = grid(config)
     tokens, hidden, width = ALIGNED
     layers = {

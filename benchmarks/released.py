@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from taro_rt.engines.nets.config import PUBLISHED, NetworkConfig
-from taro_rt.export.checkpoints import Released, State, vae_config, vocoder_config
+from taro_rt.export.checkpoints import State
+from taro_rt.export.layouts import Released, vae_config, vocoder_config
 
 STORED_VAE_SCALE = 0.4110932946205139
 """What the VAE's own config says; the transformer was trained with another (spec B1)."""

@@ -18,7 +18,7 @@ from taro_rt.engines.errors import BundleError, ChecksumError, ManifestError
 from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.stages import GRAPHS, Geometry, contracts
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 DEFAULT = Path(__file__).resolve().parent / "default"
 """The embedded bundle."""

@@ -10,6 +10,7 @@ from typing import Literal
 
 from taro_rt.engines.contract import Contract, TensorSpec
 
+Shape = tuple[int | str, ...]
 GRAPHS = ("onset", "visual", "conditioner", "denoiser", "decoder", "vocoder")
 
 
@@ -79,60 +80,54 @@ def contracts(geometry: Geometry) -> dict[str, Contract]:
     `b` is the batch, `s` the number of sampler times; `t` frames are encoded where a bundle looks ahead
     (visual_frames to visual_encode of them, spec B2); `n` context tokens: the global form takes any number.
     """
-    g = geometry
+    every = (*_watching(geometry), *_transforming(geometry), *_sounding(geometry))
+    return {contract.graph: contract for contract in every}
+
+
+def _watching(g: Geometry) -> tuple[Contract, Contract]:
     t: int | str = "t" if g.visual_encode > g.visual_frames else g.visual_encode
+    segment = ("b", 3, g.onset_segment, g.onset_crop, g.onset_crop)
+    frames = ("b", 3, t, g.visual_size, g.visual_size)
+    return (
+        _contract("onset", [("frames", segment)], [("logits", ("b", g.onset_segment))]),
+        _contract("visual", [("frames", frames)], [("features", ("b", t, g.visual_dim))]),
+    )
+
+
+def _transforming(g: Geometry) -> tuple[Contract, Contract]:
     n: int | str = "n" if g.time_positions == 1 else g.visual_frames
-    latents = ("b", g.latent_channels, g.latent_frames, g.latent_bins)
     modulation = (g.time_positions, g.modulation_vectors, g.width)
     tokens = ("b", n, g.width)
-
-    def contract(graph: str, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Contract:
-        return Contract(graph, tuple(inputs), tuple(outputs))
-
-    onset_frames = ("b", 3, g.onset_segment, g.onset_crop, g.onset_crop)
-    visual_frames = ("b", 3, t, g.visual_size, g.visual_size)
-    every = [
-        contract(
-            "onset",
-            [TensorSpec("frames", onset_frames)],
-            [TensorSpec("logits", ("b", g.onset_segment))],
-        ),
-        contract(
-            "visual",
-            [TensorSpec("frames", visual_frames)],
-            [TensorSpec("features", ("b", t, g.visual_dim))],
-        ),
-        contract(
+    return (
+        _contract(
             "conditioner",
+            [("times", ("s",)), ("onset", ("b", g.onset_values)), ("features", ("b", n, g.visual_dim))],
             [
-                TensorSpec("times", ("s",)),
-                TensorSpec("onset", ("b", g.onset_values)),
-                TensorSpec("features", ("b", n, g.visual_dim)),
-            ],
-            [
-                TensorSpec("modulation", ("s", "b", *modulation)),
-                TensorSpec("null_modulation", ("s", 1, 1, *modulation[1:])),
-                TensorSpec("tokens", tokens),
+                ("modulation", ("s", "b", *modulation)),
+                ("null_modulation", ("s", 1, 1, *modulation[1:])),
+                ("tokens", tokens),
             ],
         ),
-        contract(
+        _contract(
             "denoiser",
-            [
-                TensorSpec("latents", latents),
-                TensorSpec("tokens", tokens),
-                TensorSpec("modulation", ("b", *modulation)),
-            ],
-            [TensorSpec("velocity", latents)],
+            [("latents", _latents(g)), ("tokens", tokens), ("modulation", ("b", *modulation))],
+            [("velocity", _latents(g))],
         ),
-        contract(
-            "decoder",
-            [TensorSpec("latents", latents)],
-            [TensorSpec("mel", ("b", g.mel_frames, g.mel_bins))],
-        ),
-        contract(
-            "vocoder",
-            [TensorSpec("mel", ("b", g.mel_frames, g.mel_bins))],
-            [TensorSpec("wave", ("b", g.mel_frames * g.hop + g.wave_tail))],
-        ),
-    ]
-    return {contract.graph: contract for contract in every}
+    )
+
+
+def _sounding(g: Geometry) -> tuple[Contract, Contract]:
+    mel = ("b", g.mel_frames, g.mel_bins)
+    wave = ("b", g.mel_frames * g.hop + g.wave_tail)
+    return (
+        _contract("decoder", [("latents", _latents(g))], [("mel", mel)]),
+        _contract("vocoder", [("mel", mel)], [("wave", wave)]),
+    )
+
+
+def _latents(g: Geometry) -> Shape:
+    return ("b", g.latent_channels, g.latent_frames, g.latent_bins)
+
+
+def _contract(graph: str, inputs: list[tuple[str, Shape]], outputs: list[tuple[str, Shape]]) -> Contract:
+    return Contract(graph, *(tuple(TensorSpec(*spec) for spec in side) for side in (inputs, outputs)))

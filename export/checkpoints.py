@@ -1,94 +1,33 @@
-"""Reads the published checkpoints in the layouts they were released in.
-
-The only place that unpickles anything, and only tensors, plain containers and `argparse.Namespace`.
-Everything that does not fit is listed at once; nothing loads partly.
-"""
+"""The published checkpoints as networks: all faults of all files are listed at once; nothing loads partly."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import pickle
-import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from taro_rt.engines.bundle import file_entry
 from taro_rt.engines.errors import CheckpointError
 from taro_rt.engines.nets.config import PUBLISHED, NetworkConfig
 from taro_rt.engines.nets.networks import Networks, load_weights
+from taro_rt.export.layouts import (
+    DIFFUSERS_FILES,
+    LAYOUTS,
+    WEIGHT_NORM,
+    Layout,
+    Released,
+    vae_config,
+    vocoder_config,
+)
 from taro_rt.export.progress import Tell, silent
+from taro_rt.export.unpickle import read_file
 
 State = dict[str, Tensor]
-DIFFUSERS_FILES = (
-    "diffusion_pytorch_model.safetensors",
-    "model.safetensors",
-    "diffusion_pytorch_model.bin",
-    "pytorch_model.bin",
-)
-"""Names of the weights in a diffusers folder, best first."""
-ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""What older conversions of the VAE call the parts of its attention, and what they are called here."""
-WEIGHT_NORM = (
-    (".weight_g", ".weight_v"),
-    (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
-)
-"""Length and direction of a weight under weight norm, in its two spellings."""
-
-
-@dataclass(frozen=True)
-class Released:
-    """Where the released files lie."""
-
-    taro: Path
-    """taro_ckpt.pt"""
-    visual: Path
-    """cavp_epoch66.ckpt"""
-    onset: Path
-    """onset_model.ckpt"""
-    audioldm2: Path
-    """Folder with vae/ and vocoder/, each a config.json and its weights."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one network lies in its file."""
-
-    what: str
-    landmark: str
-    """A key that this network has and no other."""
-    entry: str = ""
-    """Entry of the file's dict that holds the tensors; a file may also hold them at its root."""
-    prefixes: tuple[str, ...] = ()
-    """What wrappers put in front of every key, outermost first."""
-    training_only: tuple[str, ...] = ()
-    """Starts of keys that inference does not need."""
-
-
-LAYOUTS = {
-    "onset": Layout(
-        "SyncFusion onset network", "net.model.stem.0.weight", "state_dict", ("module.", "model.")
-    ),
-    "visual": Layout(
-        "CAVP visual encoder",
-        "video_encoder.conv1.conv.weight",
-        "state_dict",
-        ("module.",),
-        ("spec_", "logit_scale"),
-    ),
-    "transformer": Layout(
-        "TARO transformer", "x_embedder.proj.weight", "ema", ("module.",), ("projectors.",)
-    ),
-    "decoder": Layout("AudioLDM2 VAE", "decoder.conv_in.weight", training_only=("encoder.", "quant_conv.")),
-    "vocoder": Layout("AudioLDM2 vocoder", "conv_pre.weight"),
-}
 
 
 @dataclass(frozen=True)
@@ -96,46 +35,60 @@ class Checkpoints:
     """What the released files hold."""
 
     networks: Networks
+    taken: dict[str, str]
+    """Which entry of a file the tensors come from, by network and file."""
     skipped: dict[str, tuple[str, ...]]
-    """By file: the entries and groups of tensors that inference does not need."""
+    """The entries and groups of tensors that inference does not need."""
     sha256: dict[str, str]
-    """By file."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One file, read."""
+
+    state: State
+    entry: str
+    skipped: tuple[str, ...]
+    faults: list[str]
 
 
 def read_released(files: Released, config: NetworkConfig = PUBLISHED, tell: Tell = silent) -> Checkpoints:
     """The networks of `config` with the released weights, as float32.
 
-    Raises `CheckpointError` naming every file that cannot be read and every missing, unexpected or misshapen
+    Raises `CheckpointError` naming every file that cannot be read and every missing, unexpected or unfit
     tensor of every file.
     """
     paths, faults = _locate(files, config)
     networks = Networks.build(config)
-    skipped, sha256 = dict[str, tuple[str, ...]](), dict[str, str]()
+    taken, skipped, sha256 = dict[str, str](), dict[str, tuple[str, ...]](), dict[str, str]()
     for i, (name, path) in enumerate(paths.items()):
         tell("checkpoints", i / len(paths))
-        label = str(path.relative_to(files.audioldm2)) if path.is_relative_to(files.audioldm2) else path.name
+        net, label = networks.by_name()[name], f"{name} ({path.name})"
         try:
-            state, skipped[label] = _read_state(path, LAYOUTS[name])
-            sha256[label] = file_entry(path).sha256
+            found = find_tensors(path, read_file(path), LAYOUTS[name])
         except CheckpointError as error:
             faults.append(str(error))
-        else:
-            faults += _unfit(path, load_weights(networks.by_name()[name], state))
+            continue
+        state, unfolded = fold_weight_norm(found.state, net)
+        faults += _unfit(path, [*found.faults, *unfolded], [] if found.faults else load_weights(net, state))
+        taken[label], skipped[label], sha256[label] = found.entry, found.skipped, file_entry(path).sha256
     if faults:
         raise CheckpointError("; ".join(faults))
     tell("checkpoints", 1.0)
-    return Checkpoints(networks, skipped, sha256)
+    return Checkpoints(networks, taken, skipped, sha256)
 
 
-def _unfit(path: Path, faults: list[str]) -> list[str]:
+def _unfit(path: Path, unusable: list[str], faults: list[str]) -> list[str]:
     """All faults of one file as one text that begins with their number."""
+    if unusable:
+        return [f"{path}: {len(unusable)} tensors cannot be used: {', '.join(unusable)}"]
     if not faults:
         return []
     n = [sum(fault.startswith(word) for fault in faults) for word in ("missing ", "unexpected ")]
     return [
         f"{path}: {len(faults)} tensors do not fit ({n[0]} missing, {n[1]} unexpected, "
         f"{len(faults) - sum(n)} of another shape; for networks of other sizes than the published ones, "
-        f"name those sizes): {', '.join(faults)}"
+        f"name those with --networks): {', '.join(faults)}"
     ]
 
 
@@ -154,41 +107,12 @@ def _locate(files: Released, config: NetworkConfig) -> tuple[dict[str, Path], li
     return paths, faults
 
 
-def vae_config(config: NetworkConfig) -> dict[str, Any]:
-    """What a VAE's config.json says that decides how it computes."""
-    vae = config.vae
-    return {
-        "in_channels": 1,
-        "out_channels": 1,
-        "latent_channels": vae.latent_channels,
-        "block_out_channels": [vae.base * m for m in vae.multipliers],
-        "layers_per_block": vae.layers,
-        "norm_num_groups": vae.groups,
-    }
-
-
-def vocoder_config(config: NetworkConfig) -> dict[str, Any]:
-    """What a vocoder's config.json says that decides how it computes."""
-    vocoder = config.vocoder
-    return {
-        "model_in_dim": vocoder.mel_bins,
-        "sampling_rate": config.geometry().rate_hz,
-        "upsample_initial_channel": vocoder.channels,
-        "upsample_rates": list(vocoder.strides),
-        "upsample_kernel_sizes": list(vocoder.kernels),
-        "resblock_kernel_sizes": list(vocoder.resblock_kernels),
-        "resblock_dilation_sizes": [list(vocoder.dilations)] * len(vocoder.resblock_kernels),
-        "leaky_relu_slope": 0.1,
-        "normalize_before": False,
-    }
-
-
 def _config_faults(path: Path, promised: dict[str, Any]) -> list[str]:
     try:
         found = json.loads(path.read_text("utf-8"))
     except OSError as error:
         return [f"{path}: expected the config of these weights, got {error.strerror}; copy the whole folder"]
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         return [f"{path}: expected a JSON object, got something else; copy the folder again"]
@@ -199,101 +123,82 @@ def _config_faults(path: Path, promised: dict[str, Any]) -> list[str]:
     ]
 
 
-def _read_state(path: Path, layout: Layout) -> tuple[State, tuple[str, ...]]:
-    """The tensors inference needs, by canonical key, and the names of what was left."""
-    content = _read_file(path)
-    tensors, beside = content, list[str]()
-    if isinstance(content.get(layout.entry), dict):
-        tensors = content[layout.entry]
+def find_tensors(path: Path, content: dict[str, Any], layout: Layout) -> Found:
+    """The tensors inference needs by canonical key, from where the layout says or from the file's root.
+
+    Raises `CheckpointError` for a file that holds another network, or none.
+    """
+    inner = content.get(layout.entry)
+    tensors, entry, beside = content, "the root of the file", list[str]()
+    if isinstance(inner, dict):
+        tensors, entry = {str(key): value for key, value in inner.items()}, f"entry {layout.entry!r}"
         beside = [key for key in content if key != layout.entry]
-    elif layout.entry and not any(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(
-            f"{path}: expected the {layout.what} in the entry {layout.entry!r}, got {', '.join(content)}"
-        )
-    state, unused = dict[str, Tensor](), Counter[str]()
-    for released_key, value in tensors.items():
-        key = canonical_key(str(released_key), layout)
-        if key.startswith(layout.training_only):
-            unused[f"{key.split('.')[0]}.*"] += 1
-        elif not isinstance(value, Tensor) or key in state:
-            raise CheckpointError(f"{path}: {released_key}: expected one tensor, got {type(value).__name__}")
-        else:
-            state[key] = value
-    if layout.landmark not in state:
-        _refuse_swapped(path, state, layout)
-    groups = [f"{key} ({count} tensors)" for key, count in unused.items()]
-    return _fold_weight_norm(state), (*beside, *groups)
-
-
-def canonical_key(key: str, layout: Layout) -> str:
-    """The name the spec and our networks use for a released key."""
-    for prefix in layout.prefixes:
-        key = key.removeprefix(prefix)
-    parts = key.split(".")
-    if "attentions" in parts and parts[-2] in ATTENTION_NAMES:
-        parts[-2] = ATTENTION_NAMES[parts[-2]]
-    return ".".join(parts)
-
-
-def _refuse_swapped(path: Path, state: State, layout: Layout) -> None:
-    for other in LAYOUTS.values():
-        if any(canonical_key(key, other) == other.landmark for key in state):
+    if layout.landmark not in map(layout.canonical, tensors):
+        if other := _other_network(content, layout):
             raise CheckpointError(
                 f"{path}: expected the {layout.what}, got the {other.what}; were two files swapped?"
             )
+        if not any(isinstance(value, Tensor) for value in tensors.values()):
+            where = f" in the entry {layout.entry!r}" if layout.entry else ""
+            got = ", ".join(content) or "nothing at all"
+            raise CheckpointError(f"{path}: expected the {layout.what}{where}, got {got}")
+    state, unused, faults = State(), Counter[str](), list[str]()
+    for released_key, value in tensors.items():
+        key = layout.canonical(released_key)
+        if key.startswith(layout.training_only):
+            unused[f"{key.split('.')[0]}.*" if "." in key else key] += 1
+        elif key in state:
+            faults.append(f"{released_key}: is given twice, with and without its prefix")
+        elif fault := unusable(key, value):
+            faults.append(f"{released_key}: {fault}")
+        else:
+            state[key] = value
+    groups = [f"{key} ({count} tensors)" for key, count in unused.items()]
+    return Found(state, entry, (*beside, *groups), faults)
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    """The dict in a checkpoint; tensors stay on disk until they are read where the format allows."""
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: expected a checkpoint, got {error.strerror}; check the path"
-        ) from None
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            zipped = zipfile.is_zipfile(path)
-            content = torch.load(path, "cpu", weights_only=True, mmap=zipped)  # noqa: TID251
-    except pickle.UnpicklingError:
-        raise CheckpointError(f"{path}: {_why_refused(path)}") from None
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{path}: expected a whole checkpoint, got a file that ends early or is none ({why}); "
-            "copy or download it again"
-        ) from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a dict of tensors, got {type(content).__name__}")
-    return content
+def unusable(key: str, value: object) -> str:
+    """Why a value cannot be a weight; "" for one that can."""
+    if not isinstance(value, Tensor):
+        return f"expected a tensor, got {type(value).__name__}"
+    if value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
+        return f"expected a dense tensor, got one that is {value.layout}, {value.dtype}, {value.device}"
+    if key.endswith("num_batches_tracked"):
+        return ""
+    if not value.dtype.is_floating_point:
+        return f"expected floating-point values, got {value.dtype}"
+    if 0 in value.stride() and value.numel() > 1:
+        return "expected values of its own, got one value repeated"
+    return "" if bool(torch.isfinite(value).all()) else "expected finite values, got NaN or infinity"
 
 
-def _why_refused(path: Path) -> str:
-    """Which objects a pickle would have made; none of them was."""
-    try:
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (RuntimeError, ValueError, pickle.UnpicklingError, EOFError):
-        return (
-            "expected a checkpoint, got a file that is none, or one of a very old PyTorch; download it again"
-        )
-    allowed = {f"{argparse.Namespace.__module__}.{argparse.Namespace.__qualname__}"}
-    return (
-        f"expected tensors, plain containers and argparse.Namespace, got also "
-        f"{', '.join(sorted({*found} - allowed))}: refused, as unpickling them could run code; "
-        "save the tensors alone as a safetensors file and name that"
-    )
+def _other_network(content: dict[str, Any], layout: Layout) -> Layout | None:
+    """The network whose tensors these are, if another than that of `layout`."""
+    inner = [value for value in content.values() if isinstance(value, dict)]
+    keys = {str(key) for part in [content, *inner] for key in part}
+    others = (other for other in LAYOUTS.values() if other is not layout)
+    return next((o for o in others if any(o.canonical(key) == o.landmark for key in keys)), None)
 
 
-def _fold_weight_norm(state: State) -> State:
-    """Length times direction in place of the two: w = g v / |v|, the norm over all axes but the first."""
-    folded = dict(state)
+def fold_weight_norm(state: State, net: nn.Module) -> tuple[State, list[str]]:
+    """Length times direction in place of the two: w = g v / |v|, the norm over all axes but the first.
+
+    Also what cannot be folded, as its shapes are not those that `net` asks for.
+    """
+    folded, faults, own = dict(state), list[str](), net.state_dict()
     for length, direction in WEIGHT_NORM:
         for key in [key for key in state if key.endswith(direction)]:
             stem = key.removesuffix(direction)
-            if stem + length in folded:
-                v, g = folded.pop(key).double(), folded.pop(stem + length).double()
-                norm = torch.linalg.vector_norm(v, dim=tuple(range(1, v.ndim)), keepdim=True)
-                folded[f"{stem}.weight"] = (g * v / norm).float()
-    return folded
+            if stem + length not in folded:
+                continue
+            v, g = folded.pop(key), folded.pop(stem + length)
+            want = own[f"{stem}.weight"].shape if f"{stem}.weight" in own else v.shape
+            if v.shape != want or g.shape != (len(v), *[1] * (v.ndim - 1)):
+                faults.append(
+                    f"{stem}: expected a direction {list(want)} and a length per row, "
+                    f"got {list(v.shape)} and {list(g.shape)}"
+                )
+                continue
+            norm = torch.linalg.vector_norm(v.double(), dim=tuple(range(1, v.ndim)), keepdim=True)
+            folded[f"{stem}.weight"] = (g.double() * v.double() / norm).float()
+    return folded, faults

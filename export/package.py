@@ -12,8 +12,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from taro_rt.engines import strict
 from taro_rt.engines.bundle import MANIFEST, SCHEMA, Bundle, Manifest, SamplerDefaults, file_entry
-from taro_rt.engines.errors import BuildError, BundleError
+from taro_rt.engines.errors import BuildError, BundleError, ManifestError
 from taro_rt.engines.nets.networks import WEIGHTS_OF, Networks, load_weights
 from taro_rt.engines.stages import contracts
 from taro_rt.export.onnx import export_graph
@@ -46,6 +47,7 @@ def export_bundle(
     written; nothing is left of a bundle then.
     """
     check_free(folder, force)
+    folder = folder.resolve()
     with _folder_aside(folder) as aside:
         tell("fold", 0.0)
         made = inference_form(networks, storage)
@@ -70,14 +72,16 @@ def export_bundle(
         manifest = replace(manifest, parity=measure(Bundle(aside, manifest), tell))
         (aside / MANIFEST).write_text(manifest.as_json(), "utf-8")
         Bundle.open(aside)
+        tell("parity", 1.0)  # the last moment to stop
         put_in_place(aside, folder)
     return manifest
 
 
 @contextmanager
 def _folder_aside(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, gone at the end unless it was renamed."""
+    """A new folder beside `folder`, gone at the end unless it was renamed, and so are parents made for it."""
     aside: Path | None = None
+    made = [parent for parent in folder.parents if not parent.exists()]  # innermost first
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -89,6 +93,9 @@ def _folder_aside(folder: Path) -> Iterator[Path]:
     finally:
         if aside:
             shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):  # where the bundle is there, its parents are not empty
+            for parent in made:
+                parent.rmdir()
 
 
 def _check_space(folder: Path, networks: Networks, storage: Storage) -> None:
@@ -133,20 +140,45 @@ def _write_files(networks: Networks, folder: Path, storage: Storage, tell: Tell)
 
 
 def check_free(folder: Path, force: bool) -> None:
-    """Raise `BundleError` unless a bundle may be written to `folder`."""
+    """Raise `BundleError` unless a bundle may be written to `folder`.
+
+    With `force` a bundle is replaced, but never a folder that holds anything else.
+    """
+    if folder.resolve() == Path.cwd():
+        raise BundleError(f"bundle {folder}: expected a new folder, got the current one; name another")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not (folder / MANIFEST).is_file():
+    if foreign := _not_of_a_bundle(folder):
         raise BundleError(
-            f"bundle {folder}: expected a new folder or a bundle, got other files; name another"
+            f"bundle {folder}: expected a new folder or a bundle, got other files "
+            f"({', '.join(foreign[:5])}); name another"
         )
     if not force:
-        raise BundleError(f"bundle {folder}: a bundle is already there; replace it with force")
+        raise BundleError(f"bundle {folder}: a bundle is already there; replace it with --force")
+
+
+def _not_of_a_bundle(folder: Path) -> list[str]:
+    """Names in `folder` that no manifest there lists."""
+    if not folder.is_dir():
+        return [folder.name]
+    try:
+        manifest = strict.parse((folder / MANIFEST).read_text("utf-8"), MANIFEST)
+    except (OSError, UnicodeDecodeError, ManifestError):
+        manifest = {}
+    listed = manifest.get("files")
+    known = {MANIFEST, *listed} if isinstance(listed, dict) and "schema" in manifest else set()
+    return sorted(path.name for path in folder.iterdir() if path.name not in known)
 
 
 def put_in_place(aside: Path, folder: Path) -> None:
-    """Rename the finished folder `aside` to `folder`; what is there is moved out of the way first."""
+    """Rename the finished folder `aside` to `folder`; what is there goes only once that has happened."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as old:
+        before = Path(old) / folder.name
         with suppress(FileNotFoundError):
-            os.replace(folder, Path(old) / folder.name)
-        os.replace(aside, folder)
+            os.replace(folder, before)
+        try:
+            os.replace(aside, folder)
+        except BaseException:  # an interrupt too
+            with suppress(FileNotFoundError):
+                os.replace(before, folder)
+            raise

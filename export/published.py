@@ -6,11 +6,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import torch
+
 from taro_rt import __version__
 from taro_rt.engines import strict
 from taro_rt.engines.errors import CheckpointError, ManifestError, OptionsError
 from taro_rt.engines.nets.config import PUBLISHED, NetworkConfig
-from taro_rt.export.checkpoints import Released, read_released
+from taro_rt.engines.nets.networks import Networks
+from taro_rt.export.checkpoints import read_released
+from taro_rt.export.layouts import Released
 from taro_rt.export.package import check_free, export_bundle
 from taro_rt.export.progress import Tell, silent
 from taro_rt.export.weights import Storage
@@ -45,6 +49,7 @@ def export_published(
         "weights": "the released files of TARO, CAVP, SyncFusion and AudioLDM2, converted; no training",
         "date": datetime.now(UTC).date().isoformat(),
         "made by": f"taro-rt {__version__}",
+        **{f"taken of {file}": entry for file, entry in read.taken.items()},
         **{f"sha256 of {file}": sha256 for file, sha256 in read.sha256.items()},
         **{f"skipped of {file}": names for file, names in skipped.items()},
     }
@@ -72,13 +77,27 @@ def export_published(
 
 
 def read_sizes(path: Path) -> NetworkConfig:
-    """Sizes of networks from a JSON file like a manifest's `networks`. Raises `CheckpointError`."""
+    """Sizes of networks from a JSON file: a bundle's manifest, or what its `networks` says.
+
+    Raises `CheckpointError`, also for sizes that no network can have.
+    """
     faults: list[str] = []
     try:
         data = strict.parse(path.read_text("utf-8"), str(path))
-        config: NetworkConfig | None = strict.read(NetworkConfig, data, path.name, faults)
+        config: NetworkConfig | None = strict.read(
+            NetworkConfig, data.get("networks", data), path.name, faults
+        )
     except (OSError, UnicodeDecodeError, ManifestError) as error:
         raise CheckpointError(f"{path}: expected the sizes of networks as JSON ({error})") from None
     if config is None:
         raise CheckpointError(f"{path}: {'; '.join(faults)}")
+    if config.transformer.width % max(1, config.transformer.heads):
+        faults = [f"width {config.transformer.width} cannot be split into {config.transformer.heads} heads"]
+    try:
+        with torch.device("meta"):
+            Networks.build(config)
+    except (ArithmeticError, RuntimeError, ValueError, LookupError) as error:
+        faults.append(" ".join(str(error).split())[:200])
+    if faults:
+        raise CheckpointError(f"{path}: expected sizes that fit a network, got {'; '.join(faults)}")
     return config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import signal
 import sys
 import traceback as traceback_module
 from collections.abc import Iterator
@@ -145,7 +144,7 @@ def export(
     """Turn the published weights into a bundle that --bundle takes."""
     with _session(json, traceback) as progress:
         try:
-            from taro_rt.export.checkpoints import Released
+            from taro_rt.export.layouts import Released
             from taro_rt.export.published import export_published, read_sizes
         except ModuleNotFoundError as error:
             raise BackendUnavailable(f"export needs {error.name}: pip install 'taro-rt[export]'") from error
@@ -203,21 +202,22 @@ def _main(
 @contextmanager
 def _session(json: bool, traceback: bool) -> Iterator[Reporter]:
     """Show progress, and turn our errors and Ctrl-C into one line and an exit code."""
+    from taro_rt.runtime.interrupts import Interruptible, Interrupts
     from taro_rt.runtime.progress import Bar, JsonLines, Silent
 
     progress: Reporter
     progress = JsonLines(sys.stderr) if json else Bar(sys.stderr) if sys.stderr.isatty() else Silent()
     fault: TaroError | None = None
-    on_terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves as little as Ctrl-C
-    try:
-        yield progress
-    except TaroError as error:
-        fault = error
-    except KeyboardInterrupt:
-        fault = Cancelled("interrupted: nothing was written")
-    finally:
-        progress.close()
-        signal.signal(signal.SIGTERM, on_terminate)
+    interrupted = Cancelled("interrupted: nothing was written")
+    with Interrupts() as interrupts:
+        try:
+            yield Interruptible(progress, interrupts)
+        except TaroError as error:
+            fault = interrupted if interrupts.asked else error
+        except KeyboardInterrupt:
+            fault = interrupted
+        finally:
+            progress.close()
     if fault is None:
         return
     if traceback:

@@ -12,7 +12,8 @@ from released import write_released
 
 from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.nets.vae import Vae
-from taro_rt.export.checkpoints import Released, State
+from taro_rt.export.checkpoints import State
+from taro_rt.export.layouts import Released
 
 SIZES = "sizes.json"
 
@@ -20,7 +21,7 @@ SIZES = "sizes.json"
 def tiny_released_config() -> NetworkConfig:
     """As the published networks are built, but tiny: global modulation, attention in the VAE."""
     config = tiny_config(GLOBAL)
-    return replace(config, vae=replace(config.vae, mid_attention=True))
+    return replace(config, vae=replace(config.vae, mid_attention=True), resize="released")
 
 
 def tiny_states(seed: int = 0) -> dict[str, State]:
@@ -30,6 +31,7 @@ def tiny_states(seed: int = 0) -> dict[str, State]:
         name: dict(net.state_dict()) for name, net in tiny_networks(config, seed).by_name().items()
     }
     states["vae"] = {**Vae(config.vae, config.latent_scale).state_dict(), **states.pop("decoder")}
+    states["vocoder"] |= {"mean": torch.zeros(64), "scale": torch.ones(64)}
     states["transformer"]["projectors.0.0.weight"] = torch.ones(5, 6, 1)
     return states
 

@@ -120,8 +120,8 @@ def test_an_unreadable_manifest_does_not_hide_damaged_files(copied: Path) -> Non
         (lambda d: d["files"]["onset.onnx"].pop("bytes"), "files.onset.onnx: missing key 'bytes'"),
         (lambda d: d.update(files=[]), "files: expected an object, got a list"),
         (lambda d: d.update(parity={"onset": 1}), "parity.onset: expected an object, got 1"),
-        (lambda d: d.update(schema=2), "expected schema 1 in manifest.json, got 2"),
-        (lambda d: d.pop("schema"), "expected schema 1 in manifest.json, got None"),
+        (lambda d: d.update(schema=1), "expected schema 2 in manifest.json, got 1"),
+        (lambda d: d.pop("schema"), "expected schema 2 in manifest.json, got None"),
     ],
 )
 def test_a_manifest_is_read_strictly(copied: Path, change: Callable[..., Any], fault: str) -> None:

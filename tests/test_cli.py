@@ -82,7 +82,7 @@ def test_several_takes_are_numbered_and_differ(run: Run, video: Path) -> None:
     assert record["takes"] == [{"output": names[0], "seed": 5}, {"output": names[1], "seed": 6}]
     assert files(video.parent) == ["clip.mp4", "take.1.wav", "take.2.wav"]
     one, two = (soundfile.read(name)[0] for name in names)
-    assert np.abs(one - two).max() > 0.01
+    assert np.abs(one - two).max() > 0.001
 
 
 def test_a_stop_between_two_takes_leaves_neither(video: Path, tiny_bundle: Path) -> None:

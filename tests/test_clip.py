@@ -15,6 +15,7 @@ from media import chosen, encode, numbered, numbers, remux, turn, video_frames
 from taro_rt.engines.errors import Cancelled
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.clip import Clip
+from taro_rt.runtime.resize import Fast, resize_bytes, resize_floats
 
 SMALL = Geometry(onset_resize=80, onset_crop=72, visual_size=100, resize="fast")
 FRAMES = numbered(75)
@@ -163,6 +164,16 @@ def test_scales_like_the_triangle_filter_of_the_model(
     for got, n in ((clip.onset_frames[0], SMALL.onset_resize), (clip.visual_frames[0], SMALL.visual_size)):
         want = np.stack([triangle(240, n) @ source[..., c] @ triangle(320, n).T for c in range(3)], -1)
         assert np.abs(got - want).mean() < 1.5, "grey levels of 255"
+
+
+def test_released_frames_are_shrunk_with_the_released_arithmetic_exactly(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mkv", FRAMES[:1], codec="ffv1")
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        whole = frame.reformat(format="rgb24", interpolation=Fast.FILTER).to_ndarray()
+    clip = Clip.read(path, replace(SMALL, resize="released"))
+    np.testing.assert_array_equal(clip.visual_frames[0], resize_bytes(whole, 100, 100))
+    np.testing.assert_array_equal(clip.onset_frames[0], resize_floats(whole, 80, 80))
 
 
 def full_chroma(frame: av.VideoFrame) -> np.ndarray:

@@ -41,7 +41,7 @@ LAYOUTS = {
     "transformer": "ea34d9842943e4f8",
     "visual": "83df942815343e6b",
     "vae": "d185f349c5611613",
-    "vocoder": "ee60d4111f037f8d",
+    "vocoder": "1b84c4e6bcc3faf9",
 }
 """sha256 over the keys and shapes of the released files, less what only training needs."""
 
@@ -146,4 +146,5 @@ def test_load_weights_lists_every_fault_and_copies_nothing_then() -> None:
 
 def test_the_geometry_follows_from_the_networks() -> None:
     assert PUBLISHED.geometry().wave_tail == 32
+    assert PUBLISHED.geometry().resize == "released"
     assert replace(SMALL, mel_frames=408).geometry().latent_frames == 102

@@ -7,116 +7,19 @@ per window), `Denoiser` maps latents to velocity (run once per step). The spec's
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from taro_rt.engines.nets.blocks import JointBlock, modulate
 from taro_rt.engines.nets.config import NetworkConfig
-
-EPS = 1e-6
-FREQUENCIES = 256
-
-
-class Modulation(NamedTuple):
-    """AdaLN vectors of one half block, each [b, n, d] with a row per token (or one for all)."""
-
-    shift: Tensor
-    scale: Tensor
-    gate: Tensor
-
-
-class Attention(nn.Module):
-    """Projections of one stream; the attention itself is joint (see `JointBlock`)."""
-
-    def __init__(self, width: int, output: bool) -> None:
-        super().__init__()
-        self.qkv = nn.Linear(width, 3 * width)
-        if output:
-            self.proj = nn.Linear(width, width)
-
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [b, n, d] alone: the queries of the last context feed nothing (spec D5)."""
-        width = x.shape[-1]
-        k, v = F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:]).chunk(2, -1)
-        return k, v
-
-
-class Mlp(nn.Module):
-    """Linear, GELU (tanh form), linear."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
-
-
-class StreamBlock(nn.Module):
-    """Weights of one stream in one block. A reduced one only provides keys and values."""
-
-    def __init__(self, width: int, reduced: bool = False) -> None:
-        super().__init__()
-        self.n_vectors = 2 if reduced else 6
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, self.n_vectors * width))
-        self.attn = Attention(width, output=not reduced)
-        if not reduced:
-            self.mlp = Mlp(width)
-
-
-class JointBlock(nn.Module):
-    """Both streams attend over [context, x] together (spec B4)."""
-
-    def __init__(self, width: int, heads: int, last: bool) -> None:
-        super().__init__()
-        self.context_block = StreamBlock(width, reduced=last)
-        self.x_block = StreamBlock(width)
-        self.heads, self.last = heads, last
-
-    def forward(
-        self, context: Tensor, x: Tensor, context_mod: Tensor, x_mod: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """`context` [b, n, d], `x` [b, m, d]; modulations [b, 1 | n, 2 | 6, d] and [b, 1 | m, 6, d]."""
-        n = context.shape[1]
-        shift, scale = context_mod.unbind(2)[:2]
-        context_in = modulate(context, shift, scale)
-        first, second = halves(x_mod)
-        qkv_x = self.x_block.attn.qkv(modulate(x, first.shift, first.scale))
-        if self.last:
-            k_c, v_c = self.context_block.attn.keys_values(context_in)
-            q, k_x, v_x = qkv_x.chunk(3, -1)
-            attended = self._attend(q, torch.cat([k_c, k_x], 1), torch.cat([v_c, v_x], 1))
-            return context, self._finish(self.x_block, x, attended, first.gate, second)
-        qkv_c = self.context_block.attn.qkv(context_in)
-        q, k, v = torch.cat([qkv_c, qkv_x], 1).chunk(3, -1)
-        attended = self._attend(q, k, v)
-        first_c, second_c = halves(context_mod)
-        context = self._finish(self.context_block, context, attended[:, :n], first_c.gate, second_c)
-        return context, self._finish(self.x_block, x, attended[:, n:], first.gate, second)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (s.unflatten(2, (self.heads, -1)).transpose(1, 2) for s in (q, k, v))  # [b, h, n, 64]
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-
-    @staticmethod
-    def _finish(block: StreamBlock, x: Tensor, attended: Tensor, gate: Tensor, second: Modulation) -> Tensor:
-        x = x + gate * block.attn.proj(attended)
-        return x + second.gate * block.mlp(modulate(x, second.shift, second.scale))
-
-
-def halves(vectors: Tensor) -> tuple[Modulation, Modulation]:
-    """The six vectors [b, n, 6, d] of a block as two shift-scale-gate triples."""
-    parts = vectors.unbind(2)
-    return Modulation(*parts[:3]), Modulation(*parts[3:])
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LN(x)(1 + scale) + shift, equations (4) and (5)."""
-    return F.layer_norm(x, x.shape[-1:], eps=EPS) * (1 + scale) + shift
+from taro_rt.engines.nets.tables import (
+    FREQUENCIES,
+    onset_windows,
+    position_table,
+    sincos,
+    timestep_features,
+)
 
 
 class PatchEmbed(nn.Module):
@@ -227,10 +130,7 @@ class MMDiT(nn.Module):
 
     def _modulation_layers(self) -> list[nn.Linear]:
         layers = []
-        for (
-            name,
-            module,
-        ) in self.named_modules():  # in order: context then x of each block, then the final layer
+        for name, module in self.named_modules():  # context then x of each block, then the final layer
             if name.endswith("adaLN_modulation.1") and isinstance(module, nn.Linear):
                 layers.append(module)
         return layers
@@ -286,38 +186,3 @@ class Denoiser(nn.Module):
 
     def forward(self, latents: Tensor, tokens: Tensor, modulation: Tensor) -> Tensor:
         return self.net.velocity(latents, tokens, modulation)
-
-
-def timestep_features(times: Tensor) -> Tensor:
-    """[cos(t f), sin(t f)] [s, 256] of times [s] in [0, 1], f_i = exp(-ln(10000) i / 128)."""
-    half = FREQUENCIES // 2
-    f = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=times.device) / half)
-    angles = times[:, None] * f
-    return torch.cat([torch.cos(angles), torch.sin(angles)], 1)
-
-
-def sincos(positions: Tensor, width: int) -> Tensor:
-    """[sin, cos] table [n, width] of float64 positions [n], omega_i = 10000^(-2 i / width)."""
-    omega = 1 / 10000 ** (torch.arange(width // 2, dtype=torch.float64) / (width // 2))
-    angles = positions[:, None] * omega
-    return torch.cat([torch.sin(angles), torch.cos(angles)], 1).float()
-
-
-def position_table(width: int, rows: int, columns: int) -> Tensor:
-    """pos_embed [rows * columns, width]: the frequency position comes first (spec B4)."""
-    h = torch.arange(rows, dtype=torch.float64).repeat_interleave(columns)
-    w = torch.arange(columns, dtype=torch.float64).repeat(rows)
-    return torch.cat([sincos(w, width // 2), sincos(h, width // 2)], 1)
-
-
-def onset_windows(config: NetworkConfig) -> Tensor:
-    """Interpolation matrix [onset values, n_t * window] of the frame-wise form: row i of the modulation sees
-    the onset curve at its own centre and at multiples of `onset_step_s` around it."""
-    c, g = config.transformer, config.geometry()
-    if c.time_positions == 1:
-        return torch.zeros(0)
-    centre = (torch.arange(c.time_positions, dtype=torch.float64) + 0.5) * g.window_s / c.time_positions
-    offset = (torch.arange(c.onset_window, dtype=torch.float64) - (c.onset_window - 1) / 2) * c.onset_step_s
-    at = (centre[:, None] + offset).flatten() * g.onset_fps
-    at = at.clamp(0, g.onset_values - 1)
-    return torch.clamp(1 - (torch.arange(g.onset_values)[:, None] - at).abs(), min=0).float()

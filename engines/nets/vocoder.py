@@ -29,13 +29,8 @@ class ResidualStack(nn.Module):
 class Vocoder(nn.Module):
     """Log-mel [b, m, bins] to wave [b, m * hop + tail] in [-1, 1]."""
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(config.mel_bins))  # stored in released files, not applied
-        self.register_buffer("scale", torch.ones(config.mel_bins))
         self.conv_pre = nn.Conv1d(config.mel_bins, config.channels, 7, padding=3)
         self.upsampler = nn.ModuleList()
         self.resblocks = nn.ModuleList()

@@ -1,0 +1,50 @@
+"""Ctrl-C and a polite kill: the same exception, and no library between can make another of it."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+from taro_rt.runtime.progress import Reporter
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """While it is open, either signal raises `KeyboardInterrupt` and is remembered."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        """Whether to stop was asked for."""
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+
+class Interruptible:
+    """A reporter that stops the work at its next word if the interrupt itself was swallowed on the way."""
+
+    def __init__(self, reporter: Reporter, interrupts: Interrupts) -> None:
+        self._reporter, self._interrupts = reporter, interrupts
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        if self._interrupts.asked:
+            raise KeyboardInterrupt
+        self._reporter(stage, fraction)
+
+    def close(self) -> None:
+        self._reporter.close()
