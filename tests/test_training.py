@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,11 +15,20 @@ from torch import nn
 from taro_rt.engines.nets.config import SMALL
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.training.clips import HELD_OUT, slot_times, sound, views
-from taro_rt.training.evaluate import f1, sound_onsets
-from taro_rt.training.fit import Recipe, fit
-from taro_rt.training.losses import Aligned, Conditions, alignment, flow_matching, interpolant
+from taro_rt.training.fit import Figures, Recipe, averaged, fit
+from taro_rt.training.losses import (
+    Aligned,
+    Conditions,
+    Head,
+    Tra,
+    alignment,
+    flow_matching,
+    interpolant,
+    objective,
+)
 from taro_rt.training.mel import LogMel
-from taro_rt.training.perception import onset_target
+from taro_rt.training.metrics import f1, mel_onsets
+from taro_rt.training.perception import onset_targets
 from taro_rt.training.scenes import KINDS, TEXTURES, make_scene
 
 
@@ -36,7 +46,8 @@ def test_every_kind_of_scene_sounds_at_its_contacts(kind: str) -> None:
     for seed in range(3):
         scene = make_scene(HELD_OUT + seed, 8.0, kind)
         assert scene.events
-        scores.append(f1(sound_onsets(sound(scene)), np.array([e.time_s for e in scene.events]), 0.05))
+        heard = mel_onsets(LogMel()(torch.from_numpy(sound(scene))[None])[0].numpy())
+        scores.append(f1(heard, np.array([e.time_s for e in scene.events]), 0.05))
     assert np.mean(scores) > 0.7
 
 
@@ -64,7 +75,8 @@ def test_training_sees_the_frames_the_released_system_selects(
 
 
 def test_onset_target_peaks_at_the_frame_of_the_contact_and_grows_with_strength() -> None:
-    target = onset_target(np.array([1.0, 3.0]), np.array([0.2, 0.9]), 120, 15)
+    events = np.array([[[1.0, 0.2], [3.0, 0.9], [np.nan, np.nan]]])
+    (target,) = onset_targets(events, 120, 15)
     assert target.shape == (120,)
     assert target[15] > 0.5 > target[11]
     assert target[45] > target[15]
@@ -82,13 +94,32 @@ def test_interpolant_derivatives_match_finite_differences(path: str) -> None:
 def test_alignment_is_weighted_by_how_clean_the_latents_are() -> None:
     teacher = torch.randn(4, 6, 8)
     t = torch.tensor([0.0, 0.25, 0.5, 1.0])
-    assert alignment(teacher, teacher, t).item() == pytest.approx(-(1 - t).mean().item(), abs=1e-5)
-    assert alignment(-teacher, teacher, t).item() == pytest.approx((1 - t).mean().item(), abs=1e-5)
+    assert alignment(teacher, teacher, t, Tra()).item() == pytest.approx(-(1 - t).mean().item(), abs=1e-5)
+    assert alignment(-teacher, teacher, t, Tra()).item() == pytest.approx((1 - t).mean().item(), abs=1e-5)
+    assert alignment(teacher, teacher, t, Tra(weighted=False)).item() == pytest.approx(-1, abs=1e-5)
 
 
-def small_aligned() -> Aligned:
+def test_interpolated_tokens_keep_their_order_and_pooled_ones_are_one() -> None:
+    hidden = torch.arange(12.0)[None, :, None].expand(1, 12, 8)
+    for match, expected in (("interpolation", torch.arange(6.0) * 2 + 0.5), ("pooling", torch.tensor([5.5]))):
+        head = Head(Tra(match=match, hidden=4), 12, 8, 6, 16)
+        head.mlp = nn.Sequential()
+        torch.testing.assert_close(head(hidden)[0, :, 0], expected)
+    pooled = Head(Tra(match="pooling", hidden=4), 12, 8, 6, 16)
+    assert pooled(hidden).shape == pooled.teacher(torch.zeros(1, 6, 16)).shape == (1, 1, 16)
+
+
+SMALL_TRA = Tra(block=1, hidden=32)
+
+
+def small_aligned(tra: Tra | None = SMALL_TRA) -> Aligned:
     small = replace(SMALL.transformer, depth=2, width=64, heads=1, patch=(4, 16), time_positions=51)
-    return Aligned(MMDiT(replace(SMALL, transformer=small)), block=1, n_teacher=8, teacher_dim=16, hidden=32)
+    return Aligned(MMDiT(replace(SMALL, transformer=small)), tra, n_teacher=8, teacher_dim=16)
+
+
+def test_the_released_alignment_head_has_the_published_number_of_parameters() -> None:
+    head = Head(Tra(), n_tokens=816, width=768, n_teacher=416, teacher_dim=768)
+    assert sum(p.numel() for p in head.parameters()) == pytest.approx(7.68e6, rel=1e-3)
 
 
 def test_dropped_conditions_reach_neither_stream() -> None:
@@ -112,9 +143,23 @@ def test_flow_matching_trains_the_transformer_and_its_alignment_head() -> None:
     error, projected = flow_matching(net, torch.randn(2, 8, 204, 16), t, on, torch.ones(2))
     assert error.shape == (2,)
     assert error.mean().item() == pytest.approx(2.0, abs=0.2)  # zero start: E |eps - x|^2 = 2
-    (error.mean() + alignment(projected, torch.randn(2, 8, 16), t)).backward()
-    assert net.projectors[0][0].weight.grad.abs().sum() > 0
+    (error.mean() + alignment(projected, torch.randn(2, 8, 16), t, Tra())).backward()
+    assert net.head.match[0].weight.grad.abs().sum() > 0
     assert net.net.final_layer.linear.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("match", ["conv1d", "interpolation", "pooling"])
+def test_the_objective_adds_half_the_alignment_to_the_flow(
+    match: Literal["conv1d", "interpolation", "pooling"],
+) -> None:
+    on = Conditions(torch.randn(2, 120), torch.randn(2, 32, SMALL.visual.dim))
+    data, t, teacher = torch.randn(2, 8, 204, 16), torch.tensor([0.3, 0.9]), torch.randn(2, 8, 16)
+    net = small_aligned(replace(SMALL_TRA, match=match))
+    total, parts = objective(net, data, t, on, torch.ones(2), teacher)
+    assert total.item() == pytest.approx((parts["flow"].mean() + 0.5 * parts["align"]).item(), abs=1e-6)
+    assert parts["align"].item() != 0
+    alone, parts = objective(small_aligned(None), data, t, on, torch.ones(2), teacher)
+    assert alone.item() == parts["flow"].mean().item()
 
 
 def test_interrupted_training_resumes_exactly_where_it_stopped(tmp_path: Path) -> None:
@@ -122,10 +167,10 @@ def test_interrupted_training_resumes_exactly_where_it_stopped(tmp_path: Path) -
         torch.manual_seed(0)
         net = nn.Linear(4, 1)
 
-        def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        def loss(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, Figures]:
             if step == interrupt_at:
                 raise KeyboardInterrupt
-            x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+            x = torch.randn(8, 4) + float(rng.random())
             return (net(x) - x.sum(1, keepdim=True)).square().mean(), {}
 
         return fit(net, loss, Recipe(steps=20), folder)
@@ -135,6 +180,7 @@ def test_interrupted_training_resumes_exactly_where_it_stopped(tmp_path: Path) -
         run(tmp_path / "b", 9)
     resumed = run(tmp_path / "b", None)
     assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+    assert all(torch.equal(straight[key], value) for key, value in averaged(tmp_path / "b").items())
 
 
 def test_f1_counts_each_event_once() -> None:

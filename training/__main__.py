@@ -1,57 +1,89 @@
 """`python -m taro_rt.training PART`: train one part of the embedded bundle, resuming where it stopped.
 
-`all` makes the bundle from nothing: every network in turn, then the export.
+`all` makes the bundle from nothing: clips, every network in turn, then the export.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from taro_rt.engines.bundle import DEFAULT
 from taro_rt.engines.nets.config import SMALL
-from taro_rt.training.autoencoder import sound_cache, train_vae, train_vocoder
-from taro_rt.training.bundle import NETWORKS, pack
+from taro_rt.training.autoencoder import train_vae, train_vocoder
+from taro_rt.training.bundle import pack
+from taro_rt.training.data import JUDGE, open_sounds, open_views
 from taro_rt.training.fit import Recipe
-from taro_rt.training.perception import ViewCache, train_onset, train_visual
-from taro_rt.training.transformer import open_examples, train_transformer
+from taro_rt.training.judges import train_kind_judge, train_sync_judge
+from taro_rt.training.machine import bf16_is_fast
+from taro_rt.training.perception import train_onset, train_visual
+from taro_rt.training.teacher import train_teacher
+from taro_rt.training.transformer import Objective, open_examples, train_transformer
 
-STEPS = {"vae": 2200, "vocoder": 7600, "onset": 1500, "visual": 600, "transformer": 1250}
+RECIPES = {
+    "vae": Recipe(6000),
+    "vocoder": Recipe(16000),
+    "teacher": Recipe(3000),
+    "onset": Recipe(3000, rate=2e-3),
+    "visual": Recipe(2500),
+    "transformer": Recipe(8000),
+}
+JUDGES = {"kind-judge": Recipe(1500), "sync-judge": Recipe(1500)}
+"""What only evaluation needs."""
+JUDGE_CLIPS = 1400
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=[*NETWORKS, "bundle", "all"])
+    parts = [*RECIPES, *JUDGES, "clips", "bundle", "all"]
+    parser.add_argument("part", choices=parts)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and caches")
-    parser.add_argument("--steps", type=int, help=f"instead of {STEPS}")
+    parser.add_argument("--steps", type=int, help="instead of those of the recipe")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop cleanly after this long")
-    parser.add_argument("--clips", type=int, default=800, help="procedural clips to train on")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clips", type=int, default=3360, help="procedural clips to train on")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; all cores if left out")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=bf16_is_fast())
     parser.add_argument("--output", type=Path, default=DEFAULT, help="where the bundle goes")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    for part in [*NETWORKS, "bundle"] if args.part == "all" else [args.part]:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    for part in [*RECIPES, "bundle"] if args.part == "all" else [args.part]:
         if part == "bundle":
             pack(SMALL, args.runs, args.output)
-        else:
-            train(part, args.runs, Recipe(args.steps or STEPS[part], args.minutes, rate=1e-3), args.clips)
+            continue
+        recipe = {**RECIPES, **JUDGES}.get(part, Recipe(0))
+        recipe = replace(recipe, minutes=args.minutes, device=args.device, bf16=args.bf16)
+        train(part, args.runs, replace(recipe, steps=args.steps or recipe.steps), args.clips)
 
 
 def train(part: str, runs: Path, recipe: Recipe, n_clips: int) -> None:
     """Train one network into `runs / part`."""
+    torch.manual_seed(0)
     folder = runs / part
+    if part == "kind-judge":
+        train_kind_judge(open_sounds(runs / "judge-sounds", JUDGE_CLIPS, JUDGE), recipe, folder)
+        return
+    sounds = open_sounds(runs / "sounds", n_clips)
+    if part == "teacher":
+        train_teacher(sounds, recipe, folder)
+        return
     if part in ("vae", "vocoder"):
-        sounds = sound_cache(runs / "sounds.npy", n_clips)
         (train_vae if part == "vae" else train_vocoder)(SMALL, sounds, recipe, folder)
         return
-    cache = ViewCache.open(runs / "views", n_clips, SMALL)
-    if part == "transformer":
-        train_transformer(SMALL, open_examples(SMALL, cache, runs), recipe, folder)
-    else:
-        (train_onset if part == "onset" else train_visual)(SMALL, cache, recipe, folder)
+    views = open_views(runs / "views", n_clips, SMALL)
+    if part == "onset":
+        train_onset(SMALL, views, recipe, folder)
+    elif part == "visual":
+        train_visual(SMALL, views, sounds, recipe, folder)
+    elif part == "sync-judge":
+        train_sync_judge(views, sounds, recipe, folder)
+    elif part == "transformer":
+        examples = open_examples(SMALL, views, sounds, runs, "examples")
+        train_transformer(SMALL, examples, runs, Objective(), recipe, folder)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-
-import torch
 
 from taro_rt.engines.bundle import DEFAULT, Manifest, SamplerDefaults
 from taro_rt.engines.nets.config import NetworkConfig
@@ -20,6 +16,7 @@ from taro_rt.engines.nets.vae import Vae
 from taro_rt.engines.nets.visual import VisualNet
 from taro_rt.engines.nets.vocoder import Vocoder
 from taro_rt.export.package import export_bundle
+from taro_rt.training.machine import describe
 from taro_rt.training.transformer import SCALE_FILE, frozen
 
 NETWORKS = ("vae", "vocoder", "onset", "visual", "transformer")
@@ -40,13 +37,21 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         vocoder=frozen(runs / "vocoder", Vocoder(config.vocoder)),
     )
     provenance = {
-        "data": "procedurally generated clips only (training/scenes.py); no recordings, no footage",
+        "data": "procedurally generated clips only (training/clips.py); no recordings, no footage",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}",
+        "machine": describe(),
         **{name: training_time(runs / name) for name in NETWORKS},
     }
     manifest = export_bundle(
-        networks, folder, "taro-rt-embedded", provenance, "Apache-2.0", sampler=SAMPLER, force=force
+        networks,
+        folder,
+        "taro-rt-embedded",
+        provenance,
+        "Apache-2.0",
+        version="2",
+        storage="float16",
+        sampler=SAMPLER,
+        force=force,
     )
     for graph, found in manifest.parity.items():
         print(f"{graph:12} max abs {found.max_abs:.2e}  relative rms {found.relative_rms:.2e}")

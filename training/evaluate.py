@@ -1,138 +1,247 @@
-"""Does the sound follow the picture? Onset F1 of generated sound on clips never trained on, beside chance.
+"""How good is a bundle? Onsets, classes, distances and sync of its sound for clips of looks never trained on.
 
-Each clip is encoded as a real video and goes through the whole pipeline. Chance is the same sounds scored
+Every clip is encoded as a real video and goes through the whole pipeline. Chance is the same sounds scored
 against the events of other clips.
+
+    python -m taro_rt.training.evaluate [--bundle default] [--clips 112] [--output record.json]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from taro_rt.engines.contract import Array
+from taro_rt.engines.stages import Geometry
+from taro_rt.runtime.clip import Clip
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline
+from taro_rt.training import metrics
 from taro_rt.training.clips import HELD_OUT, sound, write_video
-from taro_rt.training.mel import HOP, LogMel
-from taro_rt.training.scenes import TEXTURES, make_scene
+from taro_rt.training.data import CLIP_S
+from taro_rt.training.judges import KindJudge, SyncJudge, change_of
+from taro_rt.training.mel import LogMel
+from taro_rt.training.scenes import KINDS
 from taro_rt.training.sounds import RATE_HZ
+from taro_rt.training.teacher import AudioEncoder
 
-TOLERANCES_S = (0.1, 0.05)
-FIRST_TEST_SEED = 1000
+JUDGES = Path(__file__).parent / "judges.safetensors"
+"""Weights of the judges and of the teacher, stored with the sources: figures can be made again."""
+FIRST_TEST_ROW = 1400
 """Held-out clips below this one may be used to choose settings, those from here on only to report."""
+TOLERANCES_S = (0.1, 0.05)
+FRAMES = 816
 
 
 @dataclass(frozen=True)
-class Sync:
-    """Mean onset F1 over clips at one tolerance."""
+class Clips:
+    """What generated sounds are compared with; row r is the same clip throughout."""
 
-    tolerance_s: float
-    generated: float
-    chance: float
-    """The generated sounds scored against the events of other clips."""
-    real: float
-    """The clips' own soundtracks: what the detector below can reach at best."""
-    picked: float
-    """The onsets picked from the onset network's curve."""
-
-
-def sound_onsets(samples: Array) -> Array:
-    """Times (s) at which the energy of `samples` [n] at 16 kHz rises: frames whose half-wave rectified flux
-    of the log-mel, averaged over bands, reaches a quarter of the clip's strongest, at least 80 ms apart."""
-    mel = LogMel()(torch.from_numpy(np.ascontiguousarray(samples, np.float32))[None])[0].numpy()
-    mel = np.maximum(mel, mel.max() - 7.0)  # nothing 60 dB below the loudest counts
-    lag = 3
-    flux = np.maximum(mel[lag:] - mel[:-lag], 0).mean(1)
-    threshold = max(0.35, 0.25 * float(np.percentile(flux, 98)))
-    times: list[float] = []
-    for k in np.argsort(-flux):
-        if flux[k] < threshold:
-            break
-        time_s = (k + lag - 1) * HOP / RATE_HZ
-        if all(abs(time_s - other) >= 0.08 for other in times):
-            times.append(time_s)
-    return np.sort(np.array(times))
+    mels: Array
+    """Log-mel of the clips' own sound [n, 816, 64]."""
+    kinds: npt.NDArray[np.int64]
+    events_s: Sequence[Array]
+    """Times of the contacts; none in a texture."""
+    change: Tensor
+    """What `SyncJudge` sees [n, 65, 120]."""
 
 
-def f1(found: Array, true: Array, tolerance_s: float) -> float:
-    """F1 of one-to-one matches within the tolerance; true events closer than 80 ms count as one."""
-    merged: list[float] = []
-    for time_s in np.sort(true):
-        if not merged or time_s - merged[-1] >= 0.08:
-            merged.append(float(time_s))
-    if not merged or not len(found):
-        return float(len(merged) == len(found))
-    pairs = sorted(
-        (abs(a - b), i, j)
-        for i, a in enumerate(found)
-        for j, b in enumerate(merged)
-        if abs(a - b) <= tolerance_s
+@dataclass(frozen=True)
+class Scores:
+    """Figures of one set of generated sounds, named as in the paper's tables."""
+
+    onset_f1: dict[str, float]
+    """Mean over clips with events, by tolerance in ms."""
+    onset_f1_chance: dict[str, float]
+    """The same sounds against the events of other clips."""
+    class_accuracy: float
+    fd: float
+    """Fréchet distance in the embedding of the teacher (two-second means)."""
+    fad: float
+    """The same in the embedding of the kind judge, which knows nothing of the teacher."""
+    inception_score: float
+    kl: float
+    sync_accuracy: float
+    """Share of clips whose sound the sync judge takes for its picture's."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The frozen networks that judge, and the teacher."""
+
+    kind: KindJudge
+    sync: SyncJudge
+    teacher: AudioEncoder
+
+    @staticmethod
+    def read(path: Path = JUDGES) -> Judges:
+        """The judges stored in `path`, by prefix."""
+        state, made = load_file(path), Judges(KindJudge(), SyncJudge(), AudioEncoder())
+        for name in ("kind", "sync", "teacher"):
+            prefix = f"{name}."
+            own = {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
+            getattr(made, name).load_state_dict(own)
+            getattr(made, name).eval().requires_grad_(False)
+        return made
+
+    @torch.inference_mode()
+    def hear(self, mels: Array) -> tuple[Array, Array, Array]:
+        """Of log-mels [n, 816, 64]: class probabilities [n, kinds], and the two embeddings [4 n, d]."""
+        chances, judged, taught = [], [], []
+        for block in torch.from_numpy(mels).split(16):
+            parts, logits = self.kind(block)
+            chances.append(torch.softmax(logits, 1))
+            judged.append(parts.flatten(0, 1))
+            tokens = self.teacher(block)  # [b, 51 * 4, d], time-major
+            parts = torch.nn.functional.adaptive_avg_pool1d(tokens.transpose(1, 2), 4).transpose(1, 2)
+            taught.append(parts.flatten(0, 1))
+        return tuple(torch.cat(x).numpy() for x in (chances, judged, taught))  # type: ignore[return-value]
+
+    @torch.inference_mode()
+    def in_sync(self, change: Tensor, mels: Array) -> float:
+        """Share of clips whose log-mel is taken for their own."""
+        return float((self.sync(change, torch.from_numpy(mels)) > 0).float().mean())
+
+
+def score(judges: Judges, clips: Clips, mels: Array) -> Scores:
+    """Figures of the generated log-mels [n, 816, 64], one per clip."""
+    chances, judged, taught = judges.hear(mels)
+    real_chances, real_judged, real_taught = judges.hear(clips.mels)
+    f1, chance = {}, {}
+    for tolerance_s in TOLERANCES_S:
+        key = f"{tolerance_s * 1000:.0f}"
+        f1[key], chance[key] = onset_f1([metrics.mel_onsets(mel) for mel in mels], clips, tolerance_s)
+    return Scores(
+        onset_f1=f1,
+        onset_f1_chance=chance,
+        class_accuracy=metrics.accuracy(chances, clips.kinds),
+        fd=metrics.frechet(taught, real_taught),
+        fad=metrics.frechet(judged, real_judged),
+        inception_score=metrics.inception_score(chances),
+        kl=metrics.divergence(real_chances, chances),
+        sync_accuracy=judges.in_sync(clips.change, mels),
     )
-    left: set[int] = set()
-    right: set[int] = set()
-    for _, i, j in pairs:
-        if i not in left and j not in right:
-            left.add(i)
-            right.add(j)
-    return 2 * len(left) / (len(found) + len(merged))
 
 
-def evaluate(pipeline: Pipeline, seeds: Sequence[int], options: Options, height: int = 180) -> list[Sync]:
-    """Onset F1 over the held-out clips `HELD_OUT + seed`; textures, which have no events, are left out."""
-    events, heard, real, picked = [], [], [], []
+def onset_f1(found: Sequence[Array], clips: Clips, tolerance_s: float) -> tuple[float, float]:
+    """Mean F1 over the clips with events, and the mean when every sound is scored against another's."""
+    rows = [i for i, times in enumerate(clips.events_s) if len(times)]
+    n = len(rows)
+
+    def mean(shifts: Sequence[int]) -> float:
+        pairs = [(rows[i], rows[(i + shift) % n]) for shift in shifts for i in range(n)]
+        return float(np.mean([metrics.f1(found[a], clips.events_s[b], tolerance_s) for a, b in pairs]))
+
+    return mean([0]), mean(range(1, n))
+
+
+def mel_of(samples: Array) -> Array:
+    """Log-mel [816, 64] of a sound at 16 kHz brought to peak 0.5 (spec B8), cut or padded to a window."""
+    level = 0.5 / max(float(np.abs(samples).max()), 1e-4)
+    whole = np.zeros(round(CLIP_S * RATE_HZ), np.float32)
+    whole[: len(samples)] = level * samples[: len(whole)]
+    return np.asarray(LogMel()(torch.from_numpy(whole)[None])[0, :FRAMES].numpy())
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a pipeline made of clips, beside the truth; row r is the same clip throughout."""
+
+    clips: Clips
+    mels: Array
+    """Log-mel of the generated sounds [n, 816, 64]."""
+    picked_s: Sequence[Array]
+    """Onsets picked from the onset network's curve."""
+    gaps_db: Sequence[float]
+    """Level of the events over the longest silence, for the clips that have one."""
+
+
+def listen(pipeline: Pipeline, rows: Sequence[int], options: Options, height: int = 180) -> Heard:
+    """Sound for the held-out clips `rows`, each encoded as a real video first."""
+    made, real, picked, events, kinds, changes, gaps = [], [], [], [], [], [], []
     with TemporaryDirectory() as folder:
-        for seed in seeds:
-            if make_scene(HELD_OUT + seed).kind in TEXTURES:
-                continue
-            path = Path(folder) / f"{seed}.mp4"
-            scene = write_video(path, HELD_OUT + seed, height=height)
-            result = pipeline.generate(path, options)
-            events.append(np.array([e.time_s for e in scene.events]))
-            heard.append(sound_onsets(result.audio.samples))
-            real.append(sound_onsets(sound(scene)))
+        path = Path(folder) / "clip.mp4"
+        for k, row in enumerate(rows):
+            seed = HELD_OUT + row
+            scene = write_video(path, seed, CLIP_S, height=height, kind=KINDS[seed % len(KINDS)])
+            clip = Clip.read(path, pipeline.geometry)
+            result = pipeline.generate(clip, options)
+            times = np.array([e.time_s for e in scene.events])
+            made.append(mel_of(result.audio.samples))
+            real.append(mel_of(sound(scene)))
+            events.append(times)
+            kinds.append(KINDS.index(scene.kind))
             picked.append(np.array([onset.time_s for onset in result.onsets]))
-    n = len(events)
+            changes.append(change_of(torch.from_numpy(watched(clip, pipeline.geometry))[None]))
+            gap = metrics.loudness_gap_db(result.audio.samples, times)
+            gaps += [] if gap is None else [gap]
+            print(f"{k + 1}/{len(rows)} {scene.kind}", file=sys.stderr, flush=True)
+    clips = Clips(np.stack(real), np.array(kinds), events, torch.cat(changes))
+    return Heard(clips, np.stack(made), picked, gaps)
 
-    def mean(found: list[Array], tolerance_s: float, shifts: Sequence[int]) -> float:
-        return float(
-            np.mean([f1(found[i], events[(i + s) % n], tolerance_s) for s in shifts for i in range(n)])
-        )
 
-    return [
-        Sync(t, mean(heard, t, [0]), mean(heard, t, range(1, n)), mean(real, t, [0]), mean(picked, t, [0]))
-        for t in TOLERANCES_S
-    ]
+def figures(heard: Heard, judges: Judges) -> dict[str, object]:
+    """What a record says of a bundle: its sound, beside the clips' own and the onsets it picked."""
+    clips, gaps = heard.clips, heard.gaps_db
+    return {
+        "generated": asdict(score(judges, clips, heard.mels)),
+        "own_sound": asdict(score(judges, clips, clips.mels)),
+        "picked_onset_f1": {f"{t * 1000:.0f}": onset_f1(heard.picked_s, clips, t)[0] for t in TOLERANCES_S},
+        "class_accuracy_by_kind": by_kind(judges, clips, heard.mels),
+        "events_over_silence_db": {"median": float(np.median(gaps)), "worst": min(gaps)} if gaps else None,
+    }
+
+
+def watched(clip: Clip, geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """The cropped onset frames of one window, [120, s, s, 3]; the last one repeated beyond the end."""
+    edge = (geometry.onset_resize - geometry.onset_crop) // 2
+    at = np.minimum(np.arange(geometry.onset_values), len(clip.onset_frames) - 1)
+    crop = slice(edge, edge + geometry.onset_crop)
+    return np.asarray(clip.onset_frames[at][:, crop, crop], np.uint8)
+
+
+def by_kind(judges: Judges, clips: Clips, mels: Array) -> dict[str, float]:
+    """Class accuracy of every kind."""
+    chances = judges.hear(mels)[0]
+    return {
+        kind: metrics.accuracy(chances[clips.kinds == i], clips.kinds[clips.kinds == i])
+        for i, kind in enumerate(KINDS)
+        if (clips.kinds == i).any()
+    }
 
 
 def main() -> None:
-    import argparse
-
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--bundle", default="default")
-    parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--first-seed", type=int, default=FIRST_TEST_SEED)
+    parser.add_argument("--clips", type=int, default=112)
+    parser.add_argument("--first-row", type=int, default=FIRST_TEST_ROW)
     parser.add_argument("--guidance", type=float, default=None)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--output", type=Path, help="write the record here as JSON")
     args = parser.parse_args()
     with Pipeline.load(args.bundle) as pipeline:
         options = Options(guidance=args.guidance, steps=args.steps)
-        seeds = range(args.first_seed, args.first_seed + args.clips)
-        rows = [asdict(row) for row in evaluate(pipeline, seeds, options)]
+        rows = range(args.first_row, args.first_row + args.clips)
+        heard = listen(pipeline, rows, options)
         manifest = pipeline.bundle.manifest
     record = {
         "bundle": manifest.name,
         "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
         "settings": asdict(options.resolve(manifest.sampler)),
         "clips": args.clips,
-        "first_seed": args.first_seed,
-        "onset_f1": rows,
+        "first_row": args.first_row,
+        **figures(heard, Judges.read()),
     }
     text = json.dumps(record, indent=2)
     print(text)

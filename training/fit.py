@@ -1,4 +1,8 @@
-"""The one training loop: AdamW, EMA, resume, a log that can be plotted. Knows nothing of any network."""
+"""The one training loop: AdamW, EMA, bf16, resume, progress, a log that can be plotted. Knows no network.
+
+Every step draws from generators seeded by its own number, so a run that was cut off goes on as if it had not
+been, on CPU or GPU.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +14,40 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+STATE = "state.safetensors"
+"""Network, EMA, moments of the optimiser and the step, in one file that is renamed into place."""
+SAVE_S = 120.0
+LOG_STEPS = 50
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast to train."""
+    """How long and how fast to train, and where."""
 
     steps: int
     minutes: float = 1e9
     """Stop early, cleanly, after this much time in this run; a later run resumes."""
-    rate: float = 3e-4
+    rate: float = 1e-3
     warm_up: int = 100
     ema: float = 0.999
     clip: float = 1.0
     decay_to: float = 0.05
     """The rate falls along a cosine to this share at the last step."""
+    device: str = "cpu"
+    bf16: bool = False
+    """Matrix products in bfloat16; weights, moments and sums stay float32."""
+    seed: int = 0
+
+
+Figures = dict[str, float]
+Loss = Callable[[int, np.random.Generator], tuple[Tensor, Figures]]
+"""`loss(step, rng)` draws a batch with `rng` (and torch's own generator) and gives the loss and figures."""
 
 
 class Ema:
@@ -44,92 +64,124 @@ class Ema:
                 self.state[key].copy_(value)
 
 
-def fit(
-    net: nn.Module,
-    loss: Callable[[int], tuple[Tensor, dict[str, float]]],
-    recipe: Recipe,
-    folder: Path,
-) -> dict[str, Tensor]:
-    """Train `net` and return its EMA state.
+def fit(net: nn.Module, loss: Loss, recipe: Recipe, folder: Path) -> dict[str, Tensor]:
+    """Train `net` and return its EMA state, which `averaged(folder)` reads again.
 
-    `loss(step)` draws a batch by itself and gives the loss and figures to log. `folder` holds the state as
-    safetensors files (`ema` is what a bundle takes) and `log.jsonl`; a run that was cut off goes on there.
+    `folder` holds the state and `log.jsonl`; a run that was cut off goes on there.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    net.to(recipe.device)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0)
-    step = _resume(net, optimiser, folder)
     ema = Ema(net)
-    if step:
-        ema.state.update(load_file(folder / "ema.safetensors"))
+    step = _resume(net, optimiser, ema, folder)
+    display = Display(folder.name, recipe.steps, folder / "log.jsonl")
     started = saved = time.monotonic()
-    figures: dict[str, float] = {}
     try:
         while step < recipe.steps and time.monotonic() - started < 60 * recipe.minutes:
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate * _schedule(step, recipe)
-            net.train()
-            value, logged = loss(step)
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
-            optimiser.step()
+            display(step, _step(net, loss, optimiser, recipe, step))
             step += 1
             ema.update(net, min(recipe.ema, (1 + step) / (10 + step)))
-            for key, number in {"loss": value.item(), **logged}.items():
-                figures[key] = 0.98 * figures.get(key, number) + 0.02 * number
-            if step % 50 == 0:
-                _log(folder, step, recipe.steps, figures, time.monotonic() - started)
-            if time.monotonic() - saved > 120:
+            if time.monotonic() - saved > SAVE_S:
                 _save(net, optimiser, ema, step, folder)
                 saved = time.monotonic()
     finally:  # also when interrupted
         _save(net, optimiser, ema, step, folder)
+        display.close()
     return ema.state
+
+
+def averaged(folder: Path) -> dict[str, Tensor]:
+    """The EMA state of a training folder."""
+    prefix = "ema."
+    with safe_open(folder / STATE, "pt") as file:
+        keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 - not a dict
+        return {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
+
+
+def _step(net: nn.Module, loss: Loss, optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> Figures:
+    for group in optimiser.param_groups:
+        group["lr"] = recipe.rate * _schedule(step, recipe)
+    net.train()
+    torch.manual_seed(recipe.seed * 1_000_003 + step)
+    with torch.autocast(torch.device(recipe.device).type, torch.bfloat16, enabled=recipe.bf16):
+        value, figures = loss(step, np.random.default_rng([recipe.seed, step]))
+    optimiser.zero_grad(set_to_none=True)
+    value.backward()
+    torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
+    optimiser.step()
+    return {"loss": value.item(), **figures}
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
     warm = min(1.0, (step + 1) / recipe.warm_up)
-    cosine = 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * step / recipe.steps))))
-    return warm * (recipe.decay_to + (1 - recipe.decay_to) * cosine)
+    cosine = 0.5 * (1 + np.cos(np.pi * step / recipe.steps))
+    return float(warm * (recipe.decay_to + (1 - recipe.decay_to) * cosine))
+
+
+class Display:
+    """Running means to the log and to whoever watches: one line in place on a terminal, else a line a row."""
+
+    def __init__(self, name: str, steps: int, log: Path) -> None:
+        self._name, self._steps, self._log = name, steps, log
+        self._started = time.monotonic()
+        self._first: int | None = None
+        self._means: Figures = {}
+        self._end = "\r" if sys.stderr.isatty() else "\n"
+
+    def __call__(self, step: int, figures: Figures) -> None:
+        """Take the figures of step number `step`, counted from 0."""
+        self._first = step if self._first is None else self._first
+        for key, number in figures.items():
+            self._means[key] = 0.98 * self._means.get(key, number) + 0.02 * number
+        if (step + 1) % LOG_STEPS == 0:
+            self._show(step + 1, time.monotonic() - self._started, step + 1 - self._first)
+
+    def _show(self, step: int, seconds: float, done: int) -> None:
+        row = {"step": step, "seconds": round(seconds, 1), **{k: round(v, 5) for k, v in self._means.items()}}
+        with self._log.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        left = (self._steps - step) * seconds / done / 60
+        text = "  ".join(f"{k} {v:.4f}" for k, v in self._means.items())
+        line = f"{self._name} {step}/{self._steps}  {text}  {seconds / done:.2f} s/step, {left:.0f} min left"
+        print(line, end=self._end, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._end == "\r":
+            print(file=sys.stderr)
 
 
 def _save(net: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, step: int, folder: Path) -> None:
-    """Each file is written aside and renamed; `step` comes last and says what can be resumed."""
     moments = {
         f"{i}.{key}": value
         for i, state in enumerate(optimiser.state_dict()["state"].values())
         for key, value in state.items()
     }
     parts = {"net": net.state_dict(), "ema": ema.state, "optimiser": moments}
-    for name, tensors in parts.items():
-        aside = folder / f"{name}.part"
-        save_file(
-            {k: v.detach().contiguous().clone() for k, v in tensors.items()},
-            aside,
-            metadata={"step": str(step)},
-        )
-        os.replace(aside, folder / f"{name}.safetensors")
-    (folder / "step").write_text(str(step))
-
-
-def _resume(net: nn.Module, optimiser: torch.optim.Optimizer, folder: Path) -> int:
-    step = int((folder / "step").read_text()) if (folder / "step").exists() else 0
-    if step == 0:
-        return 0
-    net.load_state_dict(load_file(folder / "net.safetensors"))
-    moments = load_file(folder / "optimiser.safetensors")
-    state = optimiser.state_dict()
-    n = len(state["param_groups"][0]["params"])
-    state["state"] = {
-        i: {key: moments[f"{i}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")} for i in range(n)
+    tensors = {
+        f"{part}.{key}": value.detach().cpu().contiguous().clone()
+        for part, state in parts.items()
+        for key, value in state.items()
     }
+    save_file(tensors, folder / f"{STATE}.part", metadata={"step": str(step)})
+    os.replace(folder / f"{STATE}.part", folder / STATE)
+
+
+def _resume(net: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, folder: Path) -> int:
+    path = folder / STATE
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        step = int(file.metadata()["step"])
+    parts: dict[str, dict[str, Tensor]] = {"net": {}, "ema": {}, "optimiser": {}}
+    for key, value in load_file(path).items():
+        part, _, name = key.partition(".")
+        parts[part][name] = value
+    net.load_state_dict(parts["net"])
+    for key, value in parts["ema"].items():
+        ema.state[key].copy_(value)
+    state = optimiser.state_dict()
+    for name, value in parts["optimiser"].items():
+        i, _, key = name.partition(".")
+        state["state"].setdefault(int(i), {})[key] = value
     optimiser.load_state_dict(state)
     return step
-
-
-def _log(folder: Path, step: int, steps: int, figures: dict[str, float], seconds: float) -> None:
-    row = {"step": step, "seconds": round(seconds, 1), **{k: round(v, 5) for k, v in figures.items()}}
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    text = "  ".join(f"{k} {v:.4f}" for k, v in figures.items())
-    print(f"{folder.name} {step}/{steps}  {text}  {seconds / 60:.1f} min", file=sys.stderr, flush=True)

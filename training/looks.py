@@ -37,9 +37,9 @@ MODELS: dict[str, Split] = {
     "marbles": (("glassy", "steel"), ("faceted",)),
     "ratchet": (("saw", "fine"), ("cog",)),
     "rain": (("streaks", "drops"), ("beads",)),
-    "wind": (("grass", "tree"), ("flag",)),
+    "wind": (("grass", "flag"), ("tree",)),
     "fire": (("campfire", "hearth"), ("torch",)),
-    "water": (("sea", "shore"), ("fall",)),
+    "water": (("sea", "fall"), ("shore",)),
 }
 KINDS = tuple(MODELS)
 """Class labels, in this order: ten kinds of event, then four textures."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 
 from taro_rt.engines.nets.mmdit import MMDiT
 
-LAMBDA = 0.5
-"""Weight of the alignment, equation (8)."""
+E = 1e-8
+"""Keeps w(t) finite, equation (7)."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,26 @@ class Conditions:
     features: Tensor
     """Visual features [b, 32, dim]."""
 
+    def to(self, device: str) -> Conditions:
+        return Conditions(self.onset.to(device), self.features.to(device))
+
+
+@dataclass(frozen=True)
+class Tra:
+    """How hidden states are aligned to the features of the frozen audio encoder (spec A2, tables 4 and 6)."""
+
+    block: int = 4
+    """After this block of the transformer, counted from 1."""
+    match: Literal["conv1d", "interpolation", "pooling"] = "conv1d"
+    """How the lengths are matched: Conv1d of kernel 1 over the token axis, equation (9); linear interpolation
+    of the latent tokens; or the mean of either side."""
+    weighted: bool = True
+    """By w(t) of equation (7), else 1 at every time."""
+    share: float = 0.5
+    """Lambda of equation (8)."""
+    hidden: int = 2048
+    """Width of the head."""
+
 
 def interpolant(t: Tensor, path: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """alpha, sigma and their derivatives at t [b], each [b]: equation (1), `linear` or `vp`."""
@@ -36,43 +57,59 @@ def interpolant(t: Tensor, path: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.cos(half * t), torch.sin(half * t), -half * torch.sin(half * t), half * torch.cos(half * t)
 
 
-class Aligned(nn.Module):
-    """A transformer with an alignment head on the x stream after block `block` (counted from 1).
+class Head(nn.Module):
+    """Hidden states [b, n, d] to the teacher's space [b, m, e]: h' of equations (6) and (9), spec B8.
 
-    Head of spec B8: Conv1d over the token axis (equation 9), SiLU, three linears with SiLU between.
+    m is the teacher's number of tokens, or 1 where both sides are pooled.
     """
 
-    def __init__(self, net: MMDiT, block: int, n_teacher: int, teacher_dim: int, hidden: int) -> None:
+    def __init__(self, tra: Tra, n_tokens: int, width: int, n_teacher: int, teacher_dim: int) -> None:
         super().__init__()
-        self.net = net
-        n_tokens = net.grid[0] * net.grid[1]
-        width = net.config.width
-        self.projectors = nn.ModuleList(
-            [
-                nn.Sequential(
-                    nn.Conv1d(n_tokens, n_teacher, 1),
-                    nn.SiLU(),
-                    nn.Linear(width, hidden),
-                    nn.SiLU(),
-                    nn.Linear(hidden, hidden),
-                    nn.SiLU(),
-                    nn.Linear(hidden, teacher_dim),
-                )
-            ]
+        self.tra, self.n_teacher = tra, n_teacher
+        self.match = nn.Sequential(nn.Conv1d(n_tokens, n_teacher, 1), nn.SiLU())
+        if tra.match != "conv1d":
+            self.match = nn.Sequential()
+        self.mlp = nn.Sequential(
+            nn.Linear(width, tra.hidden),
+            nn.SiLU(),
+            nn.Linear(tra.hidden, tra.hidden),
+            nn.SiLU(),
+            nn.Linear(tra.hidden, teacher_dim),
         )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if self.tra.match == "interpolation":
+            columns = hidden.transpose(1, 2)  # [b, d, n]
+            hidden = F.interpolate(columns, self.n_teacher, mode="linear").transpose(1, 2)
+        elif self.tra.match == "pooling":
+            hidden = hidden.mean(1, keepdim=True)
+        return self.mlp(self.match(hidden))
+
+    def teacher(self, features: Tensor) -> Tensor:
+        """The side that is aligned to: `features` [b, m, e], pooled where the head is."""
+        return features.mean(1, keepdim=True) if self.tra.match == "pooling" else features
+
+
+class Aligned(nn.Module):
+    """A transformer with an alignment head on the x stream after one of its blocks; without `tra`, alone."""
+
+    def __init__(self, net: MMDiT, tra: Tra | None, n_teacher: int, teacher_dim: int) -> None:
+        super().__init__()
+        self.net, self.tra = net, tra
         self._hidden: Tensor | None = None
-        net.joint_blocks[block - 1].register_forward_hook(self._keep)
+        if tra is not None:
+            self.head = Head(tra, net.grid[0] * net.grid[1], net.config.width, n_teacher, teacher_dim)
+            net.joint_blocks[tra.block - 1].register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, inputs: object, outputs: tuple[Tensor, Tensor]) -> None:
         self._hidden = outputs[1]
 
     def forward(self, latents: Tensor, t: Tensor, on: Conditions, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity, and the projected hidden state [b, n_teacher, teacher_dim]."""
+        """Velocity, and the projected hidden state [b, m, e] (empty without `tra`)."""
         velocity = self.net(latents, t, on.onset, on.features, keep)
         if self._hidden is None:
-            raise RuntimeError("the hook on the aligned block did not run")
-        projected = self.projectors[0](self._hidden)
-        self._hidden = None
+            return velocity, velocity.new_zeros(0)
+        projected, self._hidden = self.head(self._hidden), None
         return velocity, projected
 
 
@@ -84,12 +121,23 @@ def flow_matching(
     alpha, sigma, d_alpha, d_sigma = (x[:, None, None, None] for x in interpolant(t, path))
     velocity, projected = net(alpha * data + sigma * noise, t, on, keep)
     target = d_alpha * data + d_sigma * noise
-    return (velocity - target).square().mean(dim=(1, 2, 3)), projected
+    return (velocity.float() - target).square().mean(dim=(1, 2, 3)), projected
 
 
-def alignment(projected: Tensor, teacher: Tensor, t: Tensor, path: str = "linear") -> Tensor:
-    """L_align, equation (6): negative cosine similarity per token, weighted by w(t) of equation (7)."""
+def alignment(projected: Tensor, teacher: Tensor, t: Tensor, tra: Tra, path: str = "linear") -> Tensor:
+    """L_align, equation (6): mean over samples of w(t) times the mean over tokens of -cos."""
     alpha, sigma, _, _ = interpolant(t, path)
-    weight = alpha / (alpha + sigma + 1e-8)
-    similarity = F.cosine_similarity(projected, teacher, dim=2).mean(1)
+    weight = alpha / (alpha + sigma + E) if tra.weighted else torch.ones_like(t)
+    similarity = F.cosine_similarity(projected.float(), teacher, dim=2).mean(1)
     return -(weight * similarity).mean()
+
+
+def objective(
+    net: Aligned, data: Tensor, t: Tensor, on: Conditions, keep: Tensor, teacher: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_total of equation (8), and its parts: "flow" per sample [b], "align"."""
+    flow, projected = flow_matching(net, data, t, on, keep)
+    if net.tra is None:
+        return flow.mean(), {"flow": flow.detach(), "align": torch.zeros(())}
+    align = alignment(projected, net.head.teacher(teacher), t, net.tra)
+    return flow.mean() + net.tra.share * align, {"flow": flow.detach(), "align": align.detach()}

@@ -42,7 +42,8 @@ class LogMel(torch.nn.Module):
         self.register_buffer("window", torch.hann_window(N_FFT))
 
     def forward(self, sound: Tensor) -> Tensor:
-        padded = F.pad(sound.unsqueeze(1), (N_FFT // 2, N_FFT // 2), mode="reflect").squeeze(1)
-        spectrum = torch.stft(padded, N_FFT, HOP, window=self.window, center=False, return_complex=True)
-        mel = torch.matmul(self.bands, spectrum.abs())
-        return torch.log(torch.clamp(mel, min=1e-5)).transpose(1, 2)
+        with torch.autocast(sound.device.type, enabled=False):  # a logarithm needs all its digits
+            padded = F.pad(sound.unsqueeze(1), (N_FFT // 2, N_FFT // 2), mode="reflect").squeeze(1)
+            spectrum = torch.stft(padded, N_FFT, HOP, window=self.window, center=False, return_complex=True)
+            mel = torch.matmul(self.bands, spectrum.abs())
+            return torch.log(torch.clamp(mel, min=1e-5)).transpose(1, 2)

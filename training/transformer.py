@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,11 +16,13 @@ from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.vae import Vae
-from taro_rt.runtime.onsets import Onset, render_logits
-from taro_rt.training.fit import Recipe, fit
-from taro_rt.training.losses import LAMBDA, Aligned, Conditions, alignment, flow_matching
-from taro_rt.training.perception import ViewCache, VisualTrainer, augment, onset_input, visual_input
-from taro_rt.training.scenes import make_scene
+from taro_rt.runtime.onsets import FLOOR_LOGIT, Onset, render_logits
+from taro_rt.training.data import Sounds, Views
+from taro_rt.training.fit import Recipe, averaged, fit
+from taro_rt.training.losses import Aligned, Conditions, Tra, objective
+from taro_rt.training.mel import LogMel
+from taro_rt.training.perception import VisualTrainer, augment, onset_input, visual_input
+from taro_rt.training.teacher import N_TOKENS, WIDTH, AudioEncoder, read_teacher
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -28,137 +30,164 @@ BATCH = 32
 SCALE_FILE = "latent_scale"
 DROP = 0.1
 """Share of samples whose conditions are dropped (spec A2)."""
+LOOKS = 2
+"""Augmented views of every clip whose features are kept."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Everything the transformer is trained on; row r is scene r."""
+    """Everything the transformer is trained on; row r is the same scene throughout."""
 
     latents: Tensor
     """Unit-scale posterior means [n, c, h, w]."""
     spread: Tensor
     """Posterior standard deviation on the same scale."""
+    mels: Tensor
+    """Log-mel [n, 816, 64] in half precision: what the teacher hears."""
     features: Tensor
     """Visual features of several augmented views [views, n, 32, dim]."""
     onset_logits: Tensor
-    """The onset network's own logits [n, 120]."""
+    """The onset network's own logits of as many views [views, n, 120]."""
     events: Tensor
     """True contacts of each clip, time and strength [n, most, 2]; NaN where a clip has fewer."""
-    teacher: Tensor
-    """Features of the frozen audio tower [n, 32, dim]."""
+    kinds: Tensor
+    """[n]"""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is trained: the whole method, or an ablation of it."""
+
+    tra: Tra | None = field(default_factory=lambda: Tra(block=2, hidden=384))
+    onset: bool = True
+    """Onset-aware conditioning; without it every onset vector says that nothing happens."""
 
 
 def frozen(folder: Path, net: Net, prefix: str = "") -> Net:
     """`net` with the EMA weights of a training folder, never to be trained again."""
-    state = load_file(folder / "ema.safetensors")
+    state = averaged(folder)
     net.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     return net.eval().requires_grad_(False)
 
 
-def open_examples(config: NetworkConfig, cache: ViewCache, runs: Path) -> Examples:
-    """The cached clips as the trained networks see them; encoded once, then read from `runs`."""
-    path = runs / "examples.safetensors"
+def open_examples(config: NetworkConfig, views: Views, sounds: Sounds, runs: Path, name: str) -> Examples:
+    """The cached clips as the trained networks see them; encoded once, then read from `runs / name`."""
+    path = runs / f"{name}.safetensors"
     if not path.exists():
-        examples = encode(config, cache, runs)
-        save_file({f.name: getattr(examples, f.name) for f in fields(Examples)}, path)
+        examples = encode(config, views, sounds, runs)
+        save_file({f.name: getattr(examples, f.name).contiguous() for f in fields(Examples)}, path)
     return Examples(**load_file(path))
 
 
 @torch.inference_mode()
-def encode(config: NetworkConfig, cache: ViewCache, runs: Path) -> Examples:
-    """Run VAE, onset and visual network over the cached clips; notes the latent scale in `runs`."""
+def encode(config: NetworkConfig, views: Views, sounds: Sounds, runs: Path) -> Examples:
+    """Run VAE, onset and visual network over the cached clips. The first call notes the latent scale."""
     vae = frozen(runs / "vae", Vae(config.vae, 1.0))
     onset = frozen(runs / "onset", OnsetNet(config.onset))
-    visual = frozen(runs / "visual", VisualTrainer(config))
-    n, rng = len(cache.mels), np.random.default_rng(31)
-    means, spreads, logits, heard = [], [], [], []
-    seen: list[list[Tensor]] = [[], [], []]
+    visual = frozen(runs / "visual", VisualTrainer(config)).net
+    log_mel, n, rng = LogMel(), len(views.events), np.random.default_rng(31)
+    means, spreads, mels = [], [], []
+    logits: list[list[Tensor]] = [[] for _ in range(LOOKS)]
+    features: list[list[Tensor]] = [[] for _ in range(LOOKS)]
     for start in range(0, n, 8):
         rows = slice(start, min(start + 8, n))
-        mel = torch.from_numpy(np.array(cache.mels[rows]))
+        mel = log_mel(torch.from_numpy(sounds.samples[rows] / np.float32(32767)))[:, : config.mel_frames]
         mean, log_variance = vae.moments(mel)
         means.append(mean)
         spreads.append(torch.exp(0.5 * log_variance))
-        frames = cache.onset_frames[rows]
-        segments = onset_input(np.array(frames).reshape(-1, config.onset.segment, *frames.shape[2:]))
-        logits.append(onset(segments).reshape(len(frames), -1))
-        for views in seen:
-            pixels = augment(cache.visual_frames[rows], rng, colour=False)
-            views.append(visual.net(visual_input(pixels)))
-        heard.append(visual(visual_input(np.array(cache.visual_frames[rows])), mel)[1])
-    scale = 1.0 / float(torch.cat(means).std())
-    (runs / SCALE_FILE).write_text(repr(scale))
-    contacts = [
-        torch.tensor([[e.time_s, e.strength] for e in make_scene(seed).events]).reshape(-1, 2)
-        for seed in range(n)
-    ]
+        mels.append(mel.half())
+        for k in range(LOOKS):  # the first as it is
+            frames, pictures = views.onset_frames[rows], views.visual_frames[rows]
+            if k:
+                frames, pictures = augment(frames, rng), augment(pictures, rng, colour=False)
+            segments = frames.reshape(-1, config.onset.segment, *frames.shape[2:])
+            logits[k].append(onset(onset_input(np.array(segments))).reshape(len(frames), -1))
+            features[k].append(visual(visual_input(np.array(pictures))))
+    if not (runs / SCALE_FILE).exists():
+        (runs / SCALE_FILE).write_text(repr(1.0 / float(torch.cat(means).std())))
+    scale = float((runs / SCALE_FILE).read_text())
     return Examples(
         latents=scale * torch.cat(means),
         spread=scale * torch.cat(spreads),
-        features=torch.stack([torch.cat(views) for views in seen]),
-        onset_logits=torch.cat(logits),
-        events=nn.utils.rnn.pad_sequence(contacts, batch_first=True, padding_value=torch.nan),
-        teacher=torch.cat(heard).contiguous(),
+        mels=torch.cat(mels),
+        features=torch.stack([torch.cat(views) for views in features]),
+        onset_logits=torch.stack([torch.cat(views) for views in logits]),
+        events=torch.from_numpy(np.array(views.events)),
+        kinds=torch.from_numpy(np.array(sounds.kinds)),
     )
 
 
 def train_transformer(
-    config: NetworkConfig, examples: Examples, recipe: Recipe, folder: Path
-) -> dict[str, Tensor]:
-    """L_CFM + 0.5 L_align with 10 % of the conditions dropped; returns the EMA state of the transformer."""
+    config: NetworkConfig, examples: Examples, runs: Path, what: Objective, recipe: Recipe, folder: Path
+) -> None:
+    """L_CFM plus the weighted L_align with 10 % of the conditions dropped, equations (3) to (9)."""
     mmdit = MMDiT(config)
     for name, weight in mmdit.y_embedder.named_parameters():
         if name.endswith("weight"):
             nn.init.xavier_uniform_(weight)  # onset logits carry the timing: heard from the first step on
-    _, n_teacher, teacher_dim = examples.teacher.shape
-    net = Aligned(mmdit, max(1, config.transformer.depth // 2), n_teacher, teacher_dim, hidden=384)
-    rng = np.random.default_rng(41)
+    net = Aligned(mmdit, what.tra, N_TOKENS, WIDTH)
+    teacher = read_teacher(runs / "teacher").to(recipe.device) if what.tra else None
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        data, on, teacher = batch(config, examples, rng)
+    def loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        data, on, mels = batch(config, examples, what, rng)
+        data, on, mels = data.to(recipe.device), on.to(recipe.device), mels.to(recipe.device)
         # Twice as often near noise, where the conditions decide what will sound.
         t = torch.from_numpy(np.sqrt(rng.random(BATCH)).astype(np.float32)).clamp(1e-3, 1.0)
         keep = torch.from_numpy((rng.random(BATCH) >= DROP).astype(np.float32))
-        error, projected = flow_matching(net, data, t, on, keep)
-        aligned = alignment(projected, teacher, t)
-        noisy = error[t > 0.9].mean().nan_to_num(1.0).item()
-        figures = {"flow": error.mean().item(), "noisy": noisy, "align": aligned.item()}
-        return error.mean() + LAMBDA * aligned, figures
+        t, keep = t.to(recipe.device), keep.to(recipe.device)
+        value, parts = objective(net, data, t, on, keep, heard(teacher, mels))
+        noisy = parts["flow"][t > 0.9].mean().nan_to_num(1.0).item()
+        figures = {"flow": parts["flow"].mean().item(), "noisy": noisy, "align": parts["align"].item()}
+        return value, figures
 
-    state = fit(net, loss, recipe, folder)
-    return {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
+    fit(net, loss, recipe, folder)
+
+
+@torch.no_grad()
+def heard(teacher: AudioEncoder | None, mels: Tensor) -> Tensor:
+    """The teacher's features [b, m, e] of log-mels [b, 816, 64]; nothing without a teacher."""
+    return mels.new_zeros(0) if teacher is None else teacher(mels).float()
 
 
 def batch(
-    config: NetworkConfig, examples: Examples, rng: np.random.Generator
+    config: NetworkConfig, examples: Examples, what: Objective, rng: np.random.Generator
 ) -> tuple[Tensor, Conditions, Tensor]:
-    """Random clips, each rotated in time by whole seconds so that anything can happen at any time."""
+    """Latents [b, c, h, w], their conditions, and the log-mels [b, 816, 64] behind them: random clips, each
+    rotated in time by whole seconds so that anything can happen at any time."""
     g = config.geometry()
-    rows = rng.integers(0, len(examples.latents), BATCH)
-    data, onsets, features, teachers = [], [], [], []
-    period = round(g.onset_values / g.onset_fps * g.latent_fps)  # 200 latent frames: the part all rates share
-    for r in rows:
-        seconds = int(rng.integers(0, g.onset_values // g.onset_fps))
-        latents = examples.latents[r] + examples.spread[r] * torch.randn_like(examples.spread[r])
-        at = (torch.arange(g.latent_frames) - round(seconds * g.latent_fps)) % period
-        data.append(latents[:, at])
-        logits = examples.onset_logits[r] if rng.random() < 0.5 else detector_like(examples, r, config, rng)
+    data, onsets, features, mels = [], [], [], []
+    n_views, n_clips = examples.onset_logits.shape[:2]
+    shared_s = g.onset_values // g.onset_fps  # what all rates share of a window; the rest repeats its start
+    for row in rng.integers(0, n_clips, BATCH):
+        seconds, view = int(rng.integers(0, shared_s)), int(rng.integers(0, n_views))
+        latents = examples.latents[row] + examples.spread[row] * torch.randn_like(examples.spread[row])
+        data.append(latents[:, rotation(g.latent_frames, seconds, shared_s, g.latent_fps)])
+        mels.append(examples.mels[row][rotation(g.mel_frames, seconds, shared_s, g.rate_hz / g.hop)].float())
+        logits = examples.onset_logits[view, row]
+        if not what.onset:
+            logits = torch.full_like(logits, FLOOR_LOGIT)
+        elif rng.random() < 0.5:
+            logits = detector_like(examples.events[row], config, rng)
         onsets.append(torch.roll(logits, seconds * g.onset_fps))
-        view = examples.features[rng.integers(0, len(examples.features)), r]
-        features.append(torch.roll(view, seconds * g.visual_fps, dims=0))
-        teachers.append(torch.roll(examples.teacher[r], seconds * g.visual_fps, dims=0))
-    return torch.stack(data), Conditions(torch.stack(onsets), torch.stack(features)), torch.stack(teachers)
+        features.append(torch.roll(examples.features[view, row], seconds * g.visual_fps, dims=0))
+    on = Conditions(torch.stack(onsets), torch.stack(features))
+    return torch.stack(data), on, torch.stack(mels)
 
 
-def detector_like(examples: Examples, row: int, config: NetworkConfig, rng: np.random.Generator) -> Tensor:
-    """Logits [120] from the true contact times with the faults of a detector: jitter, misses, noise."""
+def rotation(n: int, seconds: int, period_s: int, rate_hz: float) -> Tensor:
+    """Where each of `n` frames comes from when time is rotated by `seconds` within `period_s`."""
+    return (torch.arange(n) - round(seconds * rate_hz)) % round(period_s * rate_hz)
+
+
+def detector_like(events: Tensor, config: NetworkConfig, rng: np.random.Generator) -> Tensor:
+    """Logits [120] from true contacts [most, 2] with the faults of a detector: jitter, misses, noise."""
     g = config.geometry()
     onsets = [
         Onset(
             max(0.0, float(t) + 0.015 * rng.standard_normal()),
             float(np.clip(0.5 + 0.45 * s + 0.05 * rng.standard_normal(), 0.05, 0.98)),
         )
-        for t, s in examples.events[row].tolist()
+        for t, s in events.tolist()
         if not math.isnan(t) and rng.random() > 0.03
     ]
     logits = render_logits(onsets, g.onset_values, g.onset_fps)

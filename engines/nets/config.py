@@ -132,14 +132,14 @@ def _wave_tail(config: VocoderConfig) -> int:
 PUBLISHED = NetworkConfig()
 
 SMALL = NetworkConfig(
-    onset=OnsetConfig(stem=8, widths=(8, 16, 32, 64), blocks=(1, 1, 1, 1), head=64, resize=48, crop=48),
+    onset=OnsetConfig(stem=12, widths=(12, 24, 48, 64), blocks=(1, 1, 1, 1), head=64, resize=48, crop=48),
     visual=VisualConfig(
-        stem=16, widths=(8, 16, 32, 48), blocks=(1, 1, 1, 1), dim=128, size=64, frames=32, encode=32
+        stem=24, widths=(12, 24, 48, 64), blocks=(1, 2, 2, 1), dim=128, size=64, frames=32, encode=32
     ),
     transformer=TransformerConfig(
         depth=4,
-        width=128,
-        heads=2,
+        width=192,
+        heads=3,
         patch=(2, 8),
         time_positions=102,
         onset_window=16,
@@ -147,6 +147,6 @@ SMALL = NetworkConfig(
         context_positions=True,
     ),
     vae=VaeConfig(base=16, layers=1, groups=8, mid_attention=False),
-    vocoder=VocoderConfig(channels=128, resblock_kernels=(3, 7), dilations=(1, 3)),
+    vocoder=VocoderConfig(channels=160, resblock_kernels=(3, 7), dilations=(1, 3)),
     resize="fast",
 )

@@ -1,0 +1,103 @@
+"""Draws committed records as SVG, without a plotting library: docs/*.svg.
+
+python benchmarks/plot.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DOCS = ROOT / "docs"
+FONT = 'font-family="sans-serif" font-size="12"'
+ROW, LABEL, PLOT, GAP = 20, 130, 190, 24
+"""Pixels: height of a row, width of the names, of one panel's bars, and between panels."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value, and how far its repetitions lie apart."""
+
+    label: str
+    mean: float
+    spread: float = 0.0
+
+
+def panels(title: str, columns: Sequence[tuple[str, Sequence[Bar]]]) -> str:
+    """Horizontal bars, one panel a figure, all with the same rows. A whisker as long as the spread."""
+    n_rows = len(columns[0][1])
+    width, height = LABEL + len(columns) * (PLOT + GAP), (n_rows + 3) * ROW
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {FONT}>',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<text x="4" y="15" font-weight="bold">{escape(title)}</text>',
+    ]
+    parts += [text(4, row_y(i), bar.label) for i, bar in enumerate(columns[0][1])]
+    for k, (name, bars) in enumerate(columns):
+        parts += panel(LABEL + k * (PLOT + GAP), name, bars)
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def panel(x: float, name: str, bars: Sequence[Bar]) -> list[str]:
+    """One figure's bars from `x` on."""
+    longest = max(bar.mean + bar.spread / 2 for bar in bars) or 1.0
+    scale = (PLOT - 44) / longest
+    parts = [text(x, 2 * ROW - 8, name, bold=True)]
+    for i, bar in enumerate(bars):
+        y, end = row_y(i), x + bar.mean * scale
+        parts.append(
+            f'<rect x="{x}" y="{y - 11}" width="{end - x:.1f}" height="13" fill="#4a7fb0"/>'
+            f'<line x1="{end - bar.spread / 2 * scale:.1f}" x2="{end + bar.spread / 2 * scale:.1f}" '
+            f'y1="{y - 4.5}" y2="{y - 4.5}" stroke="black" stroke-width="1.5"/>'
+        )
+        parts.append(text(x + PLOT - 40, y, f"{bar.mean:.3g}"))
+    return parts
+
+
+def row_y(i: int) -> float:
+    """Base line of row `i`."""
+    return (i + 3) * ROW - 6
+
+
+def text(x: float, y: float, content: str, bold: bool = False) -> str:
+    weight = ' font-weight="bold"' if bold else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}"{weight}>{escape(content)}</text>'
+
+
+ABLATION = {
+    "onset_f1_100": "onset F1, ±100 ms",
+    "class_accuracy": "class accuracy",
+    "fd": "FD (teacher)",
+    "fad": "FAD (judge)",
+    "sync_accuracy": "sync accuracy",
+}
+
+
+def ablation(record: dict[str, Any]) -> str:
+    """The paper's ablations at small scale: a row a variant, a panel a figure."""
+    columns = [
+        (
+            name,
+            [Bar(v, row[key]["mean"], row[key]["spread"]) for v, row in record["variants"].items()],
+        )
+        for key, name in ABLATION.items()
+    ]
+    seeds = len(record["seeds"])
+    return panels(f"{record['steps']} steps, mean of {seeds} seeds; line: largest less smallest", columns)
+
+
+def main() -> None:
+    DOCS.mkdir(exist_ok=True)
+    for path in sorted(RESULTS.glob("*/ablation.json")):
+        drawn = ablation(json.loads(path.read_text("utf-8")))
+        (DOCS / f"ablation-{path.parent.name}.svg").write_text(drawn, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

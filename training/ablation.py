@@ -1,0 +1,189 @@
+"""The paper's two ideas on and off, at small scale: its Table 3 and Table 4, and global against frame-wise.
+
+Every variant is trained from the same start values and batches with three seeds, on the cached examples, and
+its log-mels for held-out looks are judged. All else (VAE, encoders, teacher, judges) is shared.
+
+    python -m taro_rt.training.ablation [--steps 800] [--output benchmarks/results/<device>/ablation.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from taro_rt.engines.bundle import SamplerDefaults
+from taro_rt.engines.contract import Array
+from taro_rt.engines.nets.config import SMALL, NetworkConfig
+from taro_rt.engines.nets.mmdit import MMDiT
+from taro_rt.engines.nets.vae import Vae, VaeDecoder
+from taro_rt.runtime.onsets import FLOOR_LOGIT
+from taro_rt.runtime.sampler import guide, sample
+from taro_rt.training.clips import HELD_OUT
+from taro_rt.training.data import open_sounds, open_views
+from taro_rt.training.evaluate import Clips, Judges, score
+from taro_rt.training.fit import Recipe
+from taro_rt.training.judges import change_of
+from taro_rt.training.losses import Tra
+from taro_rt.training.machine import bf16_is_fast, describe
+from taro_rt.training.transformer import (
+    SCALE_FILE,
+    Examples,
+    Objective,
+    frozen,
+    open_examples,
+    train_transformer,
+)
+
+CONFIG = replace(SMALL, transformer=replace(SMALL.transformer, depth=4, width=128, heads=2))
+"""Smaller than the embedded transformer, so that 24 trainings fit into hours on two cores."""
+TRA = Tra(block=2, hidden=256)
+VARIANTS: dict[str, Objective] = {
+    "none": Objective(None, onset=False),
+    "TRA": Objective(TRA, onset=False),
+    "OAC": Objective(None),
+    "TRA + OAC": Objective(TRA),
+    "no weighting": Objective(replace(TRA, weighted=False)),
+    "interpolation": Objective(replace(TRA, match="interpolation")),
+    "global pooling": Objective(replace(TRA, match="pooling")),
+    "global modulation": Objective(TRA),
+}
+"""Table 3, then Table 4 ("TRA + OAC" is its weighted Conv1d), then a question of our own."""
+SEEDS = (0, 1, 2)
+SAMPLER = SamplerDefaults(guidance=2.5)
+CHUNK = 20
+
+
+def config_of(variant: str) -> NetworkConfig:
+    """Sizes of a variant; all but one take the frame-wise form."""
+    if variant != "global modulation":
+        return CONFIG
+    one_row = replace(CONFIG.transformer, time_positions=1, onset_window=CONFIG.transformer.onset_values)
+    return replace(CONFIG, transformer=one_row)
+
+
+@torch.inference_mode()
+def generated_mels(net: MMDiT, decoder: VaeDecoder, examples: Examples, what: Objective, seed: int) -> Array:
+    """Log-mels [n, 816, 64] for the conditions of `examples`, by the runtime's own sampler."""
+    onset, features = examples.onset_logits[0], examples.features[0]
+    if not what.onset:
+        onset = torch.full_like(onset, FLOOR_LOGIT)
+    rng = np.random.default_rng([seed, 77])
+    shape = tuple(examples.latents.shape)
+
+    def velocity(latents: Array, t: float, guided: bool) -> Array:
+        rows = []
+        for start in range(0, len(latents), CHUNK):
+            block = slice(start, start + CHUNK)
+            x = torch.from_numpy(latents[block])
+            modulation, null, tokens = net.condition(torch.tensor([t]), onset[block], features[block])
+            v = net.velocity(x, tokens, modulation[0])
+            if guided:
+                without = null[0].expand(len(x), modulation.shape[2], -1, -1)
+                v0 = net.velocity(x, torch.zeros_like(tokens), without)
+                rows.append(guide(v.numpy(), v0.numpy(), SAMPLER.guidance))
+            else:
+                rows.append(v.numpy())
+        return np.concatenate(rows)
+
+    def noise(step: int) -> Array:
+        return rng.standard_normal(shape, np.float32)
+
+    latents = torch.from_numpy(sample(velocity, noise(0), noise, SAMPLER))
+    return torch.cat([decoder(block) for block in latents.split(CHUNK)]).numpy()
+
+
+@dataclass(frozen=True)
+class Data:
+    """What every variant shares."""
+
+    train: Examples
+    test: Examples
+    clips: Clips
+    runs: Path
+
+
+def run(variant: str, data: Data, recipe: Recipe) -> Any:
+    """Scores of one training; kept beside it, so that a run that was cut off goes on."""
+    runs, seed = data.runs, recipe.seed
+    folder = runs / "ablation" / f"{variant.replace(' ', '-')}-{seed}"
+    kept = folder / "scores.json"
+    if not kept.exists():
+        config, what = config_of(variant), VARIANTS[variant]
+        config = replace(config, latent_scale=float((runs / SCALE_FILE).read_text()))
+        train_transformer(config, data.train, runs, what, recipe, folder)
+        net = frozen(folder, MMDiT(config), prefix="net.")
+        decoder = frozen(runs / "vae", Vae(config.vae, config.latent_scale))
+        mels = generated_mels(net, decoder, data.test, what, seed)
+        kept.write_text(json.dumps(asdict(score(Judges.read(), data.clips, mels))))
+    return json.loads(kept.read_text())
+
+
+def open_data(runs: Path, n: int, n_test: int) -> Data:
+    """Examples to train on and held-out ones to judge."""
+    views, sounds = open_views(runs / "views", n, CONFIG), open_sounds(runs / "sounds", n)
+    train = open_examples(CONFIG, views, sounds, runs, "examples")
+    views = open_views(runs / "test-views", n_test, CONFIG, HELD_OUT)
+    sounds = open_sounds(runs / "test-sounds", n_test, HELD_OUT)
+    test = open_examples(CONFIG, views, sounds, runs, "test-examples")
+    times = [rows[~torch.isnan(rows[:, 0]), 0].numpy() for rows in test.events]
+    change = change_of(torch.from_numpy(np.array(views.onset_frames)))
+    return Data(train, test, Clips(test.mels.float().numpy(), test.kinds.numpy(), times, change), runs)
+
+
+def summary(scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and spread (largest less smallest) over seeds of every figure."""
+    flat = [flatten(each) for each in scores]
+    return {
+        key: {
+            "mean": float(np.mean([row[key] for row in flat])),
+            "spread": float(np.ptp([row[key] for row in flat])),
+        }
+        for key in flat[0]
+    }
+
+
+def flatten(scores: dict[str, Any]) -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for key, value in scores.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}_{inner}": number for inner, number in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--clips", type=int, default=3360)
+    parser.add_argument("--test-clips", type=int, default=140)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--variant", action="append", help=f"of {', '.join(VARIANTS)}; all if left out")
+    parser.add_argument("--output", type=Path, help="write the record here as JSON")
+    args = parser.parse_args()
+    data = open_data(args.runs, args.clips, args.test_clips)
+    results = {}
+    for variant in args.variant or VARIANTS:
+        recipes = [Recipe(args.steps, bf16=bf16_is_fast(), seed=seed) for seed in SEEDS]
+        results[variant] = summary([run(variant, data, recipe) for recipe in recipes])
+    record = {
+        "steps": args.steps,
+        "clips": args.clips,
+        "test_clips": args.test_clips,
+        "seeds": SEEDS,
+        "machine": describe(),
+        "variants": results,
+    }
+    print(json.dumps(record, indent=1))
+    if args.output:
+        args.output.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

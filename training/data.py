@@ -1,0 +1,144 @@
+"""Rendered clips on disk: made once by all cores, resumed where a run was cut off, then memory-mapped."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from taro_rt.engines.contract import Array
+from taro_rt.engines.nets.config import NetworkConfig
+from taro_rt.training.clips import sound, views
+from taro_rt.training.scenes import KINDS, Scene, make_scene
+from taro_rt.training.sounds import MATERIALS, RATE_HZ
+
+Column = tuple[tuple[int, ...], type]
+"""Shape and dtype of one row."""
+Row = dict[str, Any]
+MOST_EVENTS = 200
+CLIP_S = 8.16
+TRAIN, JUDGE = 0, 500_000
+"""First seeds of what is trained on, and of what the judge of kinds is trained on; evaluation itself starts
+at `HELD_OUT`."""
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Soundtracks of scenes, in the order of their seeds."""
+
+    samples: npt.NDArray[np.int16]
+    """[n, 130560]"""
+    kinds: npt.NDArray[np.int64]
+    """Index into `KINDS` [n]."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """The same scenes as the two networks that watch are shown them."""
+
+    onset_frames: npt.NDArray[np.uint8]
+    """[n, 120, s, s, 3]"""
+    visual_frames: npt.NDArray[np.uint8]
+    """[n, 32, v, v, 3]"""
+    events: Array
+    """Time and strength of every contact [n, most, 2]; NaN where a clip has fewer."""
+    materials: Array
+    """1 where a material sounds in the clip, then its mean size [n, 2, materials]."""
+
+
+def scene_of(seed: int) -> Scene:
+    """The scene of a seed; kinds come in turn."""
+    return make_scene(seed, CLIP_S, KINDS[seed % len(KINDS)])
+
+
+def open_sounds(folder: Path, n: int, first: int = TRAIN) -> Sounds:
+    """The soundtracks of scenes first..first+n-1, made first where they are missing."""
+    columns: Mapping[str, Column] = {
+        "samples": ((round(CLIP_S * RATE_HZ),), np.int16),
+        "kinds": ((), np.int64),
+    }
+    return Sounds(**fill(folder, columns, n, partial(_sound_row, first)))
+
+
+def open_views(folder: Path, n: int, config: NetworkConfig, first: int = TRAIN) -> Views:
+    """What is seen of scenes first..first+n-1, rendered first where it is missing."""
+    g = config.geometry()
+    columns: Mapping[str, Column] = {
+        "onset_frames": ((g.onset_values, g.onset_crop, g.onset_crop, 3), np.uint8),
+        "visual_frames": ((g.visual_frames, g.visual_size, g.visual_size, 3), np.uint8),
+        "events": ((MOST_EVENTS, 2), np.float32),
+        "materials": ((2, len(MATERIALS)), np.float32),
+    }
+    return Views(**fill(folder, columns, n, partial(_view_row, config, first)))
+
+
+def _sound_row(first: int, row: int) -> Row:
+    scene = scene_of(first + row)
+    return {"samples": np.round(sound(scene) * 32767), "kinds": KINDS.index(scene.kind)}
+
+
+def _view_row(config: NetworkConfig, first: int, row: int) -> Row:
+    scene = scene_of(first + row)
+    seen = views(scene, config)
+    events = np.full((MOST_EVENTS, 2), np.nan, np.float32)
+    contacts = [(e.time_s, e.strength) for e in scene.events[:MOST_EVENTS]]
+    events[: len(contacts)] = np.reshape(contacts, (-1, 2))
+    materials = np.zeros((2, len(MATERIALS)), np.float32)
+    for i, name in enumerate(sorted(MATERIALS)):
+        sizes = [e.size for e in scene.events if e.material == name]
+        materials[:, i] = (1.0, float(np.mean(sizes))) if sizes else (0.0, 0.5)
+    return {
+        "onset_frames": seen.onset_frames,
+        "visual_frames": seen.visual_frames,
+        "events": events,
+        "materials": materials,
+    }
+
+
+def draw_sounds(sounds: Sounds, rng: np.random.Generator, batch: int, n: int) -> Tensor:
+    """Random stretches of `n` samples [b, n] in [-1, 1], at a random level."""
+    clips, length = sounds.samples.shape
+    rows = rng.integers(0, clips, batch)
+    starts = rng.integers(0, length - n + 1, batch)
+    drawn = np.stack([sounds.samples[r, s : s + n] for r, s in zip(rows, starts, strict=True)])
+    level = rng.uniform(0.5, 1.2, (batch, 1))
+    return torch.from_numpy((drawn / 32767 * level).astype(np.float32))
+
+
+def fill(
+    folder: Path, columns: Mapping[str, Column], n: int, make: Callable[[int], Row]
+) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of `n` rows in `folder`, one .npy file a column; rows that are not there yet are made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    every: Mapping[str, Column] = {**columns, "done": ((), np.bool_)}
+    for name, (shape, dtype) in every.items():
+        path = folder / f"{name}.npy"
+        if not path.exists():
+            np.lib.format.open_memmap(path, "w+", dtype, (n, *shape))
+    done = np.load(folder / "done.npy", mmap_mode="r")
+    if len(done) < n:
+        raise ValueError(f"{folder}: expected {n} rows, got {len(done)}; remove the folder to make them anew")
+    missing = np.flatnonzero(~done[:n])
+    with get_context("spawn").Pool(min(os.cpu_count() or 1, max(1, len(missing) // 8))) as pool:
+        work = partial(_fill_row, folder, tuple(columns), make)
+        for k, _ in enumerate(pool.imap_unordered(work, missing.tolist(), chunksize=4)):
+            if k % 100 == 99:
+                print(f"{folder.name}: {k + 1}/{len(missing)} made", file=sys.stderr, flush=True)
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r")[:n] for name in columns}
+
+
+def _fill_row(folder: Path, names: tuple[str, ...], make: Callable[[int], Row], row: int) -> None:
+    made = make(row)
+    for name in names:
+        np.load(folder / f"{name}.npy", mmap_mode="r+")[row] = made[name]
+    np.load(folder / "done.npy", mmap_mode="r+")[row] = True

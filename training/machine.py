@@ -1,0 +1,29 @@
+"""What this machine is, as far as training cares."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+CPUINFO = Path("/proc/cpuinfo")
+FAST_BF16 = {"avx512_bf16", "amx_bf16"}
+"""Instructions that make bfloat16 products worth it on a CPU."""
+
+
+def bf16_is_fast() -> bool:
+    """Whether products in bfloat16 beat float32 here: on a GPU, or on a CPU with instructions for them."""
+    return torch.cuda.is_available() or bool(FAST_BF16 & _cpu_flags())
+
+
+def describe() -> str:
+    """One line for a manifest."""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    bf16 = ", bfloat16 products" if bf16_is_fast() else ""
+    return f"{os.cpu_count()} CPU cores, {platform.machine()}{gpu}{bf16}, torch {torch.__version__}"
+
+
+def _cpu_flags() -> set[str]:
+    return set(CPUINFO.read_text().split()) if CPUINFO.exists() else set()
