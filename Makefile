@@ -26,11 +26,11 @@ bench: $(VENV)/.installed-dev  ## time the command as its users meet it
 	$(BIN)/python benchmarks/table.py
 
 evaluate: $(VENV)/.installed-dev  ## does the sound follow the picture?
-	$(BIN)/python -m taro_rt.training.evaluate --output benchmarks/results/cpu-$$($(BIN)/python -c "import os; print(os.cpu_count())")-cores/sync.json
+	$(BIN)/python -m taro_rt.training.evaluate --output benchmarks/results/cpu-$$($(BIN)/python -c "import os; print(os.cpu_count())")-cores/evaluation.json
 	$(BIN)/python benchmarks/table.py
 
 default-bundle: $(VENV)/.installed-dev  ## remake the embedded bundle from nothing (hours)
-	$(BIN)/python -m taro_rt.training all
+	$(BIN)/python -m taro_rt.training all --from-nothing
 
 clean:
 	rm -rf build dist *.egg-info src/*.egg-info

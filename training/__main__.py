@@ -1,6 +1,7 @@
 """`python -m taro_rt.training PART`: train one part of the embedded bundle, resuming where it stopped.
 
-`all` makes the bundle from nothing: clips, every network in turn, then the export.
+`all` makes the bundle: clips, every network in turn, then the export. A network without a checkpoint starts
+from the weights that were kept of an earlier run (see kept.py), or with --from-nothing from none.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from taro_rt.training.bundle import pack
 from taro_rt.training.data import JUDGE, open_sounds, open_views
 from taro_rt.training.fit import Recipe
 from taro_rt.training.judges import train_kind_judge, train_sync_judge
+from taro_rt.training.kept import keep, start_from_kept
 from taro_rt.training.machine import bf16_is_fast
 from taro_rt.training.perception import train_onset, train_visual
 from taro_rt.training.teacher import train_teacher
@@ -38,7 +40,7 @@ JUDGE_CLIPS = 1400
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = [*RECIPES, *JUDGES, "clips", "bundle", "all"]
+    parts = [*RECIPES, *JUDGES, "clips", "bundle", "keep", "all"]
     parser.add_argument("part", choices=parts)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and caches")
     parser.add_argument("--steps", type=int, help="instead of those of the recipe")
@@ -47,14 +49,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; all cores if left out")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=bf16_is_fast())
+    parser.add_argument("--from-nothing", action="store_true", help="leave the kept weights alone")
     parser.add_argument("--output", type=Path, default=DEFAULT, help="where the bundle goes")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     for part in [*RECIPES, "bundle"] if args.part == "all" else [args.part]:
-        if part == "bundle":
-            pack(SMALL, args.runs, args.output)
+        if part in ("bundle", "keep"):
+            print(pack(SMALL, args.runs, args.output).parity if part == "bundle" else keep(args.runs))
             continue
+        if not args.from_nothing:
+            start_from_kept(part, args.runs / part)
         recipe = {**RECIPES, **JUDGES}.get(part, Recipe(0))
         recipe = replace(recipe, minutes=args.minutes, device=args.device, bf16=args.bf16)
         train(part, args.runs, replace(recipe, steps=args.steps or recipe.steps), args.clips)

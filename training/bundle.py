@@ -53,8 +53,6 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         sampler=SAMPLER,
         force=force,
     )
-    for graph, found in manifest.parity.items():
-        print(f"{graph:12} max abs {found.max_abs:.2e}  relative rms {found.relative_rms:.2e}")
     return manifest
 
 

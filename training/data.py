@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -26,6 +27,8 @@ Column = tuple[tuple[int, ...], type]
 """Shape and dtype of one row."""
 Row = dict[str, Any]
 MOST_EVENTS = 200
+ROWS_A_WORKER = 8
+"""Fewer are not worth the start of another process."""
 CLIP_S = 8.16
 TRAIN, JUDGE = 0, 500_000
 """First seeds of what is trained on, and of what the judge of kinds is trained on; evaluation itself starts
@@ -129,9 +132,11 @@ def fill(
     if len(done) < n:
         raise ValueError(f"{folder}: expected {n} rows, got {len(done)}; remove the folder to make them anew")
     missing = np.flatnonzero(~done[:n])
-    with get_context("spawn").Pool(min(os.cpu_count() or 1, max(1, len(missing) // 8))) as pool:
-        work = partial(_fill_row, folder, tuple(columns), make)
-        for k, _ in enumerate(pool.imap_unordered(work, missing.tolist(), chunksize=4)):
+    work = partial(_fill_row, folder, tuple(columns), make)
+    n_workers = min(os.cpu_count() or 1, len(missing) // ROWS_A_WORKER)
+    with get_context("spawn").Pool(n_workers) if n_workers > 1 else nullcontext() as pool:
+        rows = pool.imap_unordered(work, missing.tolist(), chunksize=4) if pool else map(work, missing)
+        for k, _ in enumerate(rows):
             if k % 100 == 99:
                 print(f"{folder.name}: {k + 1}/{len(missing)} made", file=sys.stderr, flush=True)
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r")[:n] for name in columns}

@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from taro_rt.engines.contract import Array
@@ -31,13 +30,12 @@ from taro_rt.training import metrics
 from taro_rt.training.clips import HELD_OUT, sound, write_video
 from taro_rt.training.data import CLIP_S
 from taro_rt.training.judges import KindJudge, SyncJudge, change_of
+from taro_rt.training.kept import KEPT, kept
 from taro_rt.training.mel import LogMel
 from taro_rt.training.scenes import KINDS
 from taro_rt.training.sounds import RATE_HZ
 from taro_rt.training.teacher import AudioEncoder
 
-JUDGES = Path(__file__).parent / "judges.safetensors"
-"""Weights of the judges and of the teacher, stored with the sources: figures can be made again."""
 FIRST_TEST_ROW = 1400
 """Held-out clips below this one may be used to choose settings, those from here on only to report."""
 TOLERANCES_S = (0.1, 0.05)
@@ -85,14 +83,15 @@ class Judges:
     teacher: AudioEncoder
 
     @staticmethod
-    def read(path: Path = JUDGES) -> Judges:
-        """The judges stored in `path`, by prefix."""
-        state, made = load_file(path), Judges(KindJudge(), SyncJudge(), AudioEncoder())
-        for name in ("kind", "sync", "teacher"):
-            prefix = f"{name}."
-            own = {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
-            getattr(made, name).load_state_dict(own)
-            getattr(made, name).eval().requires_grad_(False)
+    def read(path: Path = KEPT) -> Judges:
+        """The judges whose weights are kept in `path`."""
+        encoder = {key.removeprefix("encoder."): value for key, value in kept("teacher", path).items()}
+        made = Judges(KindJudge(), SyncJudge(), AudioEncoder())
+        made.kind.load_state_dict(kept("kind-judge", path))
+        made.sync.load_state_dict(kept("sync-judge", path))
+        made.teacher.load_state_dict({k: encoder[k] for k in made.teacher.state_dict()})
+        for net in (made.kind, made.sync, made.teacher):
+            net.eval().requires_grad_(False)
         return made
 
     @torch.inference_mode()

@@ -150,13 +150,9 @@ class Display:
             print(file=sys.stderr)
 
 
-def _save(net: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, step: int, folder: Path) -> None:
-    moments = {
-        f"{i}.{key}": value
-        for i, state in enumerate(optimiser.state_dict()["state"].values())
-        for key, value in state.items()
-    }
-    parts = {"net": net.state_dict(), "ema": ema.state, "optimiser": moments}
+def write_state(folder: Path, step: int, **parts: dict[str, Tensor]) -> None:
+    """Write a checkpoint of `net`, `ema` and, if known, `optimiser`."""
+    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{part}.{key}": value.detach().cpu().contiguous().clone()
         for part, state in parts.items()
@@ -166,12 +162,25 @@ def _save(net: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, step: int,
     os.replace(folder / f"{STATE}.part", folder / STATE)
 
 
+def steps_of(folder: Path) -> int:
+    """Steps of a training folder's checkpoint."""
+    with safe_open(folder / STATE, "pt") as file:
+        return int(file.metadata()["step"])
+
+
+def _save(net: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, step: int, folder: Path) -> None:
+    moments = {
+        f"{i}.{key}": value
+        for i, state in enumerate(optimiser.state_dict()["state"].values())
+        for key, value in state.items()
+    }
+    write_state(folder, step, net=net.state_dict(), ema=ema.state, optimiser=moments)
+
+
 def _resume(net: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, folder: Path) -> int:
     path = folder / STATE
     if not path.exists():
         return 0
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
     parts: dict[str, dict[str, Tensor]] = {"net": {}, "ema": {}, "optimiser": {}}
     for key, value in load_file(path).items():
         part, _, name = key.partition(".")
@@ -184,4 +193,4 @@ def _resume(net: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, folder: 
         i, _, key = name.partition(".")
         state["state"].setdefault(int(i), {})[key] = value
     optimiser.load_state_dict(state)
-    return step
+    return steps_of(folder)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taro_rt.training.data import Sounds, Views
-from taro_rt.training.fit import Recipe, averaged, fit
+from taro_rt.training.fit import Recipe, fit
 from taro_rt.training.mel import LogMel
 from taro_rt.training.scenes import KINDS
 
@@ -120,9 +120,3 @@ def train_sync_judge(views: Views, sounds: Sounds, recipe: Recipe, folder: Path)
         return F.binary_cross_entropy_with_logits(logits, truth), {"right": right}
 
     fit(net, loss, recipe, folder)
-
-
-def read_judge(net: nn.Module, folder: Path) -> nn.Module:
-    """The frozen judge of a training folder."""
-    net.load_state_dict(averaged(folder))
-    return net.eval().requires_grad_(False)

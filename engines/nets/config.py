@@ -147,6 +147,6 @@ SMALL = NetworkConfig(
         context_positions=True,
     ),
     vae=VaeConfig(base=16, layers=1, groups=8, mid_attention=False),
-    vocoder=VocoderConfig(channels=160, resblock_kernels=(3, 7), dilations=(1, 3)),
+    vocoder=VocoderConfig(channels=128, resblock_kernels=(3, 7), dilations=(1, 3)),
     resize="fast",
 )

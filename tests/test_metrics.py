@@ -1,0 +1,47 @@
+"""The figures by which sounds are judged: known answers for known inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from taro_rt.training import metrics
+
+RNG = np.random.default_rng(0)
+
+
+def test_the_frechet_distance_of_gaussians_is_the_known_one() -> None:
+    a = RNG.standard_normal((40_000, 3))
+    b = 2.0 * RNG.standard_normal((40_000, 3)) + [1.0, 0.0, 0.0]
+    assert metrics.frechet(a, a) == pytest.approx(0.0, abs=1e-9)
+    assert metrics.frechet(a, b) == pytest.approx(1.0 + 3 * (2.0 - 1.0) ** 2, rel=0.05)
+
+
+def test_the_inception_score_is_one_without_variety_and_the_number_of_classes_with_all_of_it() -> None:
+    assert metrics.inception_score(np.tile([0.7, 0.2, 0.1], (50, 1))) == pytest.approx(1.0)
+    assert metrics.inception_score(np.eye(5)) == pytest.approx(5.0, rel=1e-3)
+
+
+def test_the_divergence_is_zero_for_equal_classes_and_grows_with_surprise() -> None:
+    real = np.array([[0.9, 0.1], [0.2, 0.8]])
+    assert metrics.divergence(real, real) == pytest.approx(0.0, abs=1e-9)
+    assert metrics.divergence(real, real[::-1]) > metrics.divergence(real, 0.5 * (real + real[::-1])) > 0
+
+
+def test_rises_of_energy_are_found_where_they_are() -> None:
+    mel = np.full((400, 64), -11.0, np.float32)
+    for k in (50, 180, 300):
+        decay = np.arange(60, dtype=np.float32)[:, None]
+        mel[k : k + 60] = np.maximum(mel[k : k + 60], -2.0 - 0.15 * decay)
+    assert metrics.mel_onsets(mel) == pytest.approx([0.5, 1.8, 3.0], abs=0.03)
+
+
+@pytest.mark.parametrize("quiet_db", [20.0, 40.0])
+def test_the_gap_between_events_and_silence_is_measured(quiet_db: float) -> None:
+    samples = 10 ** (-quiet_db / 20) * np.ones(5 * 16000, np.float32)
+    samples[16000:17600] = samples[32000:33600] = 1.0
+    assert metrics.loudness_gap_db(samples, np.array([1.0, 2.0])) == pytest.approx(quiet_db, abs=0.1)
+
+
+def test_a_clip_without_a_silence_has_no_gap() -> None:
+    assert metrics.loudness_gap_db(np.ones(16000, np.float32), np.array([0.3, 0.6])) is None
