@@ -10,12 +10,13 @@ from typing import Any
 
 from taro_rt.engines.bundle import Bundle
 from taro_rt.runtime.audio import write_wav
-from taro_rt.runtime.clip import Clip
+from taro_rt.runtime.clip import open_reel
 from taro_rt.runtime.files import atomic_output, check_output, refuse_same_file
 from taro_rt.runtime.mux import default_output, plan_output, write_video
 from taro_rt.runtime.onsets import as_json, check_within
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline, Result
+from taro_rt.runtime.probe import VideoInfo, probe
 from taro_rt.runtime.progress import Progress, report
 from taro_rt.runtime.timing import Timings
 
@@ -33,13 +34,11 @@ class Source:
     device: str | None = None
     threads: int | None = None
 
-    def open(self, outputs: list[Path], force: bool, progress: Progress) -> tuple[Bundle, Clip]:
-        """Check the outputs, open the bundle and read the clip."""
+    def check(self, outputs: list[Path], force: bool) -> None:
+        """Raise `MediaError` for an output that cannot be written."""
         for path in outputs:
             refuse_same_file(self.video, path)
             check_output(path, force)
-        bundle = Bundle.open(self.bundle)
-        return bundle, Clip.read(self.video, bundle.manifest.geometry, progress)
 
     def load(self, bundle: Bundle, progress: Progress) -> Pipeline:
         report(progress, "load", 0.0)
@@ -53,16 +52,19 @@ def generate_files(
 ) -> tuple[Record, Warnings]:
     """Generate and write every take; the record of the result, and the warnings met on the way."""
     outputs = take_names(output or default_output(source.video), options.takes)
+    source.check(outputs, force)
     timings = Timings()
-    with timings("read"):
-        bundle, clip = source.open(outputs, force, progress)
+    bundle = Bundle.open(source.bundle)
+    with timings("probe"):
+        found = probe(source.video)
     options.resolve(bundle.manifest.sampler)
-    check_within(options.onsets or (), clip.duration_s)
-    plans = [plan_output(clip.info, path) for path in outputs]
+    check_within(options.onsets or (), found.duration_s)
+    plans = [plan_output(found, path) for path in outputs]
     with timings("load"):
         pipeline = source.load(bundle, progress)
-    with pipeline:
-        result = pipeline.generate(clip, options, progress)
+    with pipeline, open_reel(found, pipeline.geometry) as reel:
+        result = pipeline.generate(reel, options, progress, folder=outputs[0].parent)
+        info, warnings = reel.finish()
         backend = pipeline.engines.backend
     with ExitStack() as outputs_together:  # an interrupt in a later take leaves none of them
         for k, (path, audio) in enumerate(zip(outputs, result.takes, strict=True)):
@@ -72,23 +74,26 @@ def generate_files(
                 if plans[k].is_wav:
                     write_wav(audio, temporary)
                 else:
-                    write_video(clip.info, audio, temporary)
+                    write_video(info, audio, temporary)
     report(progress, "write", 1.0)
-    warnings = (*clip.warnings, *plans[0].notices)
+    warnings = (*warnings, *plans[0].notices)
     seconds = {**timings.seconds, **result.timings}
-    return _record(source, clip, outputs, result, backend, seconds, warnings), warnings
+    return _record(source, info, outputs, result, backend, seconds, warnings), warnings
 
 
 def find_onsets(
     source: Source, output: Path | None, force: bool, progress: Progress
 ) -> tuple[Record, Warnings]:
     """Onset times and curve of a video, written to `output` if given."""
-    bundle, clip = source.open([output] if output else [], force, progress)
-    with source.load(bundle, progress) as pipeline:
-        curve, onsets = pipeline.onsets(clip, progress)
+    source.check([output] if output else [], force)
+    bundle = Bundle.open(source.bundle)
+    found = probe(source.video)
+    with source.load(bundle, progress) as pipeline, open_reel(found, pipeline.geometry) as reel:
+        curve, onsets = pipeline.onsets(reel, progress)
+        info, warnings = reel.finish()
     record = {
         "video": str(source.video),
-        "duration_s": clip.duration_s,
+        "duration_s": info.duration_s,
         "fps": bundle.manifest.geometry.onset_fps,
         "onsets": as_json(onsets),
         "curve": [round(float(value), 4) for value in curve],
@@ -96,7 +101,7 @@ def find_onsets(
     if output:
         with atomic_output(output, force) as path:
             path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return record, clip.warnings
+    return record, warnings
 
 
 def take_names(output: Path, takes: int) -> list[Path]:
@@ -108,7 +113,7 @@ def take_names(output: Path, takes: int) -> list[Path]:
 
 def _record(
     source: Source,
-    clip: Clip,
+    info: VideoInfo,
     outputs: list[Path],
     result: Result,
     backend: str,
@@ -120,7 +125,7 @@ def _record(
         **takes[0],
         "takes": takes,
         "video": str(source.video),
-        "video_s": clip.duration_s,
+        "video_s": info.duration_s,
         "audio_s": result.audio.duration_s,
         "rate_hz": result.audio.rate_hz,
         "bundle": source.bundle,

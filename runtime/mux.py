@@ -24,8 +24,8 @@ from av.video.stream import VideoStream
 
 from taro_rt.engines.errors import MediaError
 from taro_rt.runtime.audio import Audio
-from taro_rt.runtime.clip import VideoInfo
 from taro_rt.runtime.packets import TIME_BASE, copied, encoded_picture, encoded_sound
+from taro_rt.runtime.probe import VideoInfo
 from taro_rt.runtime.source import open_video
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -122,7 +122,7 @@ def write_video(info: VideoInfo, audio: Audio, path: Path) -> None:
         if plan.copies_picture:
             visible = copied(source, _templates(info, plan, source, picture, target), info)
         else:
-            visible = encoded_picture(source, picture, _h264(info, target))
+            visible = encoded_picture(source, picture, _h264(info, target), info)
         audible = encoded_sound(_sound_stream(plan, target), audio)
         for packet in heapq.merge(visible, audible, key=_decode_time):
             target.mux(packet)

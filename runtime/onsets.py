@@ -77,8 +77,10 @@ def render_logits(onsets: Iterable[Onset], n_values: int, fps: float) -> Array:
     for onset in onsets:
         strength = min(max(onset.strength, STRENGTHS[0]), STRENGTHS[1])
         height = math.log(strength / (1 - strength)) - FLOOR_LOGIT
-        shape = np.clip(1.5 - np.abs(positions - onset.time_s * fps), 0, 1)
-        logits = np.maximum(logits, FLOOR_LOGIT + height * shape)
+        middle = min(round(onset.time_s * fps), n_values)
+        near = slice(max(0, middle - 2), middle + 3)
+        shape = np.clip(1.5 - np.abs(positions[near] - onset.time_s * fps), 0, 1)
+        logits[near] = np.maximum(logits[near], FLOOR_LOGIT + height * shape)
     return logits.astype(np.float32)
 
 

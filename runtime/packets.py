@@ -16,11 +16,10 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from taro_rt.runtime.audio import Audio
-from taro_rt.runtime.clip import VideoInfo
-from taro_rt.runtime.source import Playback, read_packets
+from taro_rt.runtime.playback import Playback
+from taro_rt.runtime.probe import VideoInfo
+from taro_rt.runtime.source import read_packets
 
-BLOCK_S = 0.5
-"""Sound encoded at a time; interleaving holds about this much in memory."""
 TIME_BASE = Fraction(1, 90000)
 """Of pictures that are encoded anew."""
 
@@ -91,23 +90,25 @@ class DecodeTimes:
 
 def encoded_sound(stream: AudioStream, audio: Audio) -> Iterator[Packet[Stream]]:
     """`audio` in `stream`'s codec; PyAV resamples and regroups to the codec's frames."""
-    n_block = round(BLOCK_S * audio.rate_hz)
-    for start in range(0, len(audio.samples), n_block):
-        block = audio.samples[start : start + n_block]
+    start = 0
+    for block in audio.blocks():
         frame = AudioFrame.from_ndarray(block[None].clip(-1, 1), format="fltp", layout="mono")  # [1, n]
         frame.sample_rate = audio.rate_hz
         frame.time_base = Fraction(1, audio.rate_hz)
         frame.pts = start
+        start += len(block)
         yield from stream.encode(frame)
     yield from stream.encode(None)
 
 
 def encoded_picture(
-    source: InputContainer, picture: VideoStream, stream: VideoStream
+    source: InputContainer, picture: VideoStream, stream: VideoStream, info: VideoInfo
 ) -> Iterator[Packet[Stream]]:
     """The displayed frames in `stream`'s codec and size, at their own times."""
     latest = -1
-    playback = Playback(source, picture)
+    playback = Playback(
+        source, picture, info.path, info.span, Fraction(info.origin_s).limit_denominator(1_000_000)
+    )
     for time_s, frame in playback:
         pts = round(time_s / TIME_BASE)
         if pts <= latest:  # shown for no time at all

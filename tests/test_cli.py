@@ -111,7 +111,7 @@ def test_json_gives_one_record_on_stdout_and_progress_lines_on_stderr(run: Run, 
     assert all(seconds >= 0 for seconds in record["timings_s"].values())
     lines = [json.loads(line) for line in result.stderr.splitlines()]
     stages = list(dict.fromkeys(line["stage"] for line in lines))
-    assert stages == ["read", "load", "onset", "visual", "denoiser", "decoder", "vocoder", "write"]
+    assert stages == ["load", "generate", "write"]
     assert all(0 <= line["progress"] <= 1 for line in lines)
 
 
@@ -297,7 +297,7 @@ def test_an_interrupted_run_leaves_nothing(video: Path, tiny_bundle: Path, stop:
     ) as process:
         assert process.stderr and process.stdout
         for line in process.stderr:
-            if "denoiser" in line:
+            if "generate" in line:
                 break
         process.send_signal(stop)
         out, err = process.communicate(timeout=60)

@@ -15,8 +15,9 @@ from media import burst, burst_time, encode, numbered, read_sound, remux, turn, 
 from taro_rt.engines.errors import MediaError
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.audio import Audio
-from taro_rt.runtime.clip import Clip, VideoInfo
+from taro_rt.runtime.clip import Clip
 from taro_rt.runtime.mux import default_output, plan_output, write_video
+from taro_rt.runtime.probe import VideoInfo
 
 SMALL = Geometry(onset_resize=16, onset_crop=16, visual_size=16)
 RATE_HZ = 16000
