@@ -1,4 +1,4 @@
-"""A sound, in memory or in a file of its own, and as a WAV file: the product that is exact to the sample."""
+"""A sound, in memory or in a file of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from tempfile import TemporaryFile
 from typing import IO
 
 import numpy as np
-import soundfile
 
 from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import EngineError, MediaError
@@ -35,7 +34,7 @@ class Audio:
         return len(self.samples) / self.rate_hz
 
     def blocks(self) -> Iterator[Array]:
-        """The samples in order, half a second at a time; a sound that lies in a file is not kept in memory."""
+        """The samples in order, half a second at a time; those of a sound in a file leave memory again."""
         n = round(BLOCK_S * self.rate_hz)
         for start in range(0, len(self.samples), n):
             yield np.array(self.samples[start : start + n])
@@ -119,16 +118,3 @@ def _let_go(samples: Array) -> None:
         base = base.base
     if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
-
-
-def write_wav(audio: Audio, path: Path, subtype: str = "PCM_16") -> None:
-    """Write a WAV file, clipped to full scale and without dither. Raises `MediaError`."""
-    try:
-        with soundfile.SoundFile(path, "w", audio.rate_hz, 1, subtype, format="WAV") as file:
-            for block in audio.blocks():
-                file.write(np.clip(block, -1.0, 1.0))
-    except (OSError, soundfile.LibsndfileError) as error:
-        # the folder, because the name is mostly a temporary one
-        raise MediaError(
-            f"{path.parent}: the sound cannot be written there ({error}); choose another folder"
-        ) from error

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from taro_rt import __version__
 from taro_rt.engines.errors import Cancelled
 from taro_rt.runtime.cli import app
-from taro_rt.runtime.commands import Source, generate_files
+from taro_rt.runtime.commands import Job, Machine, generate_file
 from taro_rt.runtime.options import Options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,9 +90,8 @@ def test_a_stop_between_two_takes_leaves_neither(video: Path, tiny_bundle: Path)
         return not (stage == "write" and fraction == 0.5)
 
     before = set(video.parent.iterdir())
-    source = Source(video, str(tiny_bundle))
-    with pytest.raises(Cancelled):
-        generate_files(source, video.with_name("t.wav"), Options(takes=2, steps=1), False, stop)
+    with pytest.raises(Cancelled), Machine(str(tiny_bundle)) as machine:
+        generate_file(machine, video, video.with_name("t.wav"), Job(Options(takes=2, steps=1)), stop)
     assert set(video.parent.iterdir()) == before
 
 
@@ -198,6 +197,12 @@ def break_empty(folder: Path, clip: Path) -> Path:
     return path
 
 
+def new_folder(folder: Path) -> Path:
+    path = folder / "nothing here"
+    path.mkdir()
+    return path
+
+
 def break_sound(folder: Path, clip: Path) -> Path:
     return encode_sound(folder / "sound.m4a", np.zeros(48000, np.float32))
 
@@ -222,7 +227,7 @@ Case = Callable[[Path, Path, Path], list[Any]]
 
 CASES: dict[str, tuple[Case, int, str]] = {
     "missing": (lambda d, v, b: [d / "none.mp4"], 5, "none.mp4"),
-    "folder": (lambda d, v, b: [d], 5, "folder"),
+    "folder": (lambda d, v, b: [new_folder(d)], 2, "expected videos"),
     "audio only": (lambda d, v, b: [break_sound(d, v)], 5, "sound.m4a"),
     "text": (lambda d, v, b: [break_text(d, v)], 5, "text.mp4"),
     "truncated": (lambda d, v, b: [break_truncated(d, v)], 5, "cut.mp4"),
@@ -241,6 +246,14 @@ CASES: dict[str, tuple[Case, int, str]] = {
     "threads": (lambda d, v, b: [v, "--threads", 0], 2, "threads"),
     "backend": (lambda d, v, b: [v, "--backend", "abacus"], 2, "abacus"),
     "device": (lambda d, v, b: [v, "--device", "cuda", "--backend", "onnxruntime"], 4, "cuda"),
+    "start": (lambda d, v, b: [v, "--start", 9], 5, "from 9 s on"),
+    "end": (lambda d, v, b: [v, "--start", 1, "--end", 0.5], 2, "end"),
+    "audio": (lambda d, v, b: [v, "--audio", "louder"], 2, "keep-as-second-track"),
+    "loudness": (lambda d, v, b: [v, "--loudness", "loud"], 2, "off"),
+    "gain": (lambda d, v, b: [v, "--gain", 99], 2, "gain"),
+    "rate": (lambda d, v, b: [v, "--rate", 22050], 2, "44100"),
+    "channels": (lambda d, v, b: [v, "--channels", 5], 2, "channels"),
+    "output for many": (lambda d, v, b: [v, v, "-o", d / "out.mp4"], 2, "--out-dir"),
     "no onset file": (lambda d, v, b: [v, "--onsets", d / "none.json"], 2, "none.json"),
     "late onset": (lambda d, v, b: [v, "--onsets", beyond(d)], 2, "99"),
 }
