@@ -54,7 +54,7 @@ def write_output(
     if plan.is_wav:
         _write_wav(info, audio, path, finish, plan)
         return
-    with open_video(info.path) as (source, picture), _created(path, plan.container) as target:
+    with open_video(info.path) as (source, picture), _created(path, plan.container, info) as target:
         target.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in STALE_TAGS})
         rate_hz = plan.rate_hz or audio.rate_hz
         if plan.copies_picture:
@@ -86,14 +86,19 @@ def _write_wav(info: VideoInfo, audio: Audio, path: Path, finish: Finish, plan: 
 
 
 @contextmanager
-def _created(path: Path, container: str) -> Iterator[OutputContainer]:
+def _created(path: Path, container: str, info: VideoInfo) -> Iterator[OutputContainer]:
     try:
         with av.open(str(path.absolute()), "w", format=container) as target:
             yield target
     except av.FFmpegError as error:
-        # the folder, because the name is mostly a temporary one
+        if isinstance(error, OSError):
+            # the folder, because the name is mostly a temporary one
+            raise MediaError(
+                f"{path.parent}: the video cannot be written there ({error.strerror}); choose another folder"
+            ) from error
         raise MediaError(
-            f"{path.parent}: the video cannot be written there ({error.strerror}); choose another folder"
+            f"{info.path}: its picture cannot be put into {container} ({error.strerror}); "
+            "write another kind of file, or .wav for the sound alone"
         ) from error
 
 

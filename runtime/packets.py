@@ -122,8 +122,9 @@ class DecodeTimes:
         return filled
 
     def _stamp(self, packet: Packet[Stream]) -> None:
-        known = [t for t in (packet.dts, self._lowest) if t is not None]
-        packet.dts = max(known)
+        # a DTS behind its own PTS is broken; followed, it would drag all later packets along
+        dts = [t for t in (packet.dts, packet.pts) if t is not None]
+        packet.dts = min(dts) if self._lowest is None else max(min(dts, default=0), self._lowest)
         packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
         self._lowest = packet.dts + 1
 

@@ -88,6 +88,8 @@ class Playback:
                 return
             self._advance(frame)
             yield self.time_s, frame
+        if self.n_frames:
+            check_clock(self._path, self.duration_s, self.duration_s - self.time_s, self.n_frames)
 
     @property
     def progress(self) -> float:

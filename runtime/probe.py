@@ -76,6 +76,8 @@ def probe(path: Path, span: Span = WHOLE) -> VideoInfo:
     with open_video(path) as (container, stream):
         counted = _Count(path, stream, first)
         counted.scan(container, span, origin_s)
+        latest_s = counted.duration_s - (counted.latest_s - counted.start_s)
+        check_clock(path, counted.duration_s, latest_s, counted.n_frames)
         if not counted.n_untimed:
             return video_info(path, container, stream, counted, frame, span, origin_s)
     with open_video(path) as (container, stream):  # a raw stream tells its times only while it is decoded
@@ -119,6 +121,11 @@ class _Count:
                 self._note(time_s, max(0, packet.duration or 0) * self._tick)
             elif packet.dts is not None and packet.dts * self._tick >= self._end_s:
                 return
+
+    @property
+    def latest_s(self) -> Fraction:
+        """PTS of the latest packet."""
+        return self._latest[-1][0]
 
     @property
     def duration_s(self) -> Fraction:

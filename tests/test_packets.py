@@ -37,3 +37,12 @@ def test_missing_decode_times_at_the_start_are_filled_backwards() -> None:
         packet.pts, packet.dts, packet.duration = pts, dts, 40
         ready += times.push(packet)
     assert [(p.pts, p.dts) for p in ready] == [(0, -80), (120, -40), (40, 0), (80, 40)]
+
+
+def test_one_broken_decode_time_does_not_drag_the_later_ones_along() -> None:
+    times, ready = DecodeTimes(), []
+    for pts, dts in [(0, 9000), (120, 0), (160, 40)]:
+        packet = av.Packet(1)
+        packet.pts, packet.dts, packet.duration = pts, dts, 40
+        ready += times.push(packet)
+    assert [packet.pts for packet in ready] == [0, 120, 160]

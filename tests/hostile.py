@@ -1,0 +1,53 @@
+"""One hostile file through the whole of `taro-rt generate`, and what must hold afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+
+from taro_rt.engines.errors import TaroError
+from taro_rt.runtime.commands import Job, Machine, generate_file
+from taro_rt.runtime.options import Options
+from taro_rt.runtime.progress import Silent
+
+
+def attempt(machine: Machine, path: Path, work: Path) -> str:
+    """ "made", "refused", or what went wrong: an exception that is none of ours, or a partial output.
+
+    `work` holds nothing else; it is left without outputs.
+    """
+    try:
+        record, _ = generate_file(machine, path, None, Job(Options(steps=1)), Silent())
+        outcome = "made"
+    except TaroError as error:
+        outcome = (
+            "refused" if str(error).startswith(str(path)) and "\n" not in str(error) else f"message: {error}"
+        )
+    except BaseException as error:  # whatever it is, it is the finding
+        outcome = f"traceback: {type(error).__name__}: {error}"
+    others = [other for other in work.iterdir() if other != path]
+    expected = [Path(record["output"])] if outcome == "made" else []
+    if others != expected:
+        outcome = f"left behind: {[other.name for other in others]} after {outcome}"
+    elif outcome == "made" and partial_output(expected[0]):
+        outcome = f"partial output of {record['video_s']} s"
+    for other in others:
+        other.unlink()
+    return outcome
+
+
+def partial_output(path: Path) -> bool:
+    """Whether a video is anything but whole: it opens, has picture and sound, and they are of one length."""
+    try:
+        with av.open(str(path)) as container:
+            lengths = [
+                float(stream.duration * stream.time_base)
+                if stream.duration
+                else float(container.duration or 0) / 1e6
+                for stream in (container.streams.video[0], container.streams.audio[0])
+            ]
+            sound = next(container.decode(audio=0), None)
+    except (av.FFmpegError, IndexError, TypeError):
+        return True
+    return sound is None or abs(lengths[0] - lengths[1]) > max(0.15, 0.2 * lengths[1])
