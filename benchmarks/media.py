@@ -126,7 +126,7 @@ def kills(bundle: Path, folder: Path, runs: int = 50) -> dict[str, Any]:
         for path in outputs:
             found[
                 "partial"
-                if path.exists() and partial_output(path)
+                if path.exists() and partial_output(path, 10.0)
                 else "whole"
                 if path.exists()
                 else "absent"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,15 +10,15 @@ from types import TracebackType
 from typing import Protocol
 
 import numpy as np
-from av.video.frame import VideoFrame
 
 from taro_rt.engines.errors import MediaError
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.playback import Playback
 from taro_rt.runtime.probe import VideoInfo, no_frame, probe, video_info, warnings_about
 from taro_rt.runtime.progress import Progress, report
-from taro_rt.runtime.resize import Frames, Pixels, Shrink, onset_shrinker, visual_shrinker
+from taro_rt.runtime.resize import Frames, Pixels, onset_shrinker, visual_shrinker
 from taro_rt.runtime.source import WHOLE, Span, open_video
+from taro_rt.runtime.track import Track
 
 LONGEST_S = {"fast": 3600, "released": 1200}
 """Of a clip in memory: the frames of the published sizes would fill 5 GB (as float32: 4 GB)."""
@@ -115,8 +114,8 @@ class Reel:
         self._opened = open_video(path)
         self._span, self._origin_s = span, origin_s
         self._duration_s = duration_s
-        self._onset = _Track(geometry.onset_fps, onset_shrinker(geometry))
-        self._visual = _Track(geometry.visual_fps, visual_shrinker(geometry))
+        self._onset = Track(geometry.onset_fps, onset_shrinker(geometry))
+        self._visual = Track(geometry.visual_fps, visual_shrinker(geometry))
         self._found: tuple[VideoInfo, tuple[str, ...]] | None = None
 
     def __enter__(self) -> Reel:
@@ -185,7 +184,7 @@ class Reel:
         info = video_info(self.path, self._container, self._stream, playback, frame, self._span, origin_s)
         self._found = (info, warnings_about(info, playback.promised_s()))
 
-    def _read_until(self, track: _Track, n_slots: int) -> None:
+    def _read_until(self, track: Track, n_slots: int) -> None:
         while track.n_settled < n_slots and self._found is None:
             next(self._frames, None)
 
@@ -194,72 +193,6 @@ def open_reel(info: VideoInfo, geometry: Geometry) -> Reel:
     """A `Reel` of what `probe` found."""
     origin_s = Fraction(info.origin_s).limit_denominator(1_000_000)
     return Reel(info.path, geometry, info.span, origin_s if info.span.start_s else None, info.duration_s)
-
-
-class FramePicker:
-    """Which source frame each slot of a fixed rate shows: the last one before the slot's middle (spec B2).
-
-    Slot k covers the time around k / rate and shows the last frame with t < (k + 1/2) / rate. Frames are
-    pushed as they come; a slot is settled as soon as a frame lies behind its middle.
-    """
-
-    def __init__(self, rate_hz: int) -> None:
-        self._rate_hz = rate_hz
-        self.n_settled = 0
-
-    def push(self, time_s: Fraction) -> int:
-        """Slots that the frame *before* this one fills; times must not decrease, the first one is 0."""
-        return self._settle(self._slots(time_s))
-
-    def finish(self, duration_s: Fraction) -> int:
-        """Slots that the last frame fills; at least one slot exists."""
-        return self._settle(max(1, self._slots(duration_s)))
-
-    def _slots(self, time_s: Fraction) -> int:
-        return int(time_s * self._rate_hz + Fraction(1, 2))
-
-    def _settle(self, n_slots: int) -> int:
-        n_new = max(0, n_slots - self.n_settled)
-        self.n_settled += n_new
-        return n_new
-
-
-class _Track:
-    """The frames of one rate. Only picked frames are shrunk, and one that fills many slots is held once."""
-
-    def __init__(self, rate_hz: int, shrink: Shrink) -> None:
-        self._picker = FramePicker(rate_hz)
-        self._shrink = shrink
-        self._shown: VideoFrame | None = None
-        self._slots: deque[Pixels] = deque()
-        self._n_forgotten = 0
-
-    @property
-    def n_settled(self) -> int:
-        return self._picker.n_settled
-
-    def show(self, frame: VideoFrame, time_s: Fraction) -> None:
-        self._fill(self._picker.push(time_s))
-        self._shown = frame
-
-    def end(self, duration_s: Fraction) -> None:
-        self._fill(self._picker.finish(duration_s))
-        self._shown = None
-
-    def part(self, offset: int, count: int) -> Pixels:
-        """See `Pictures`; forgets what lies before."""
-        while self._n_forgotten < offset and len(self._slots) > 1:
-            self._slots.popleft()
-            self._n_forgotten += 1
-        first = max(0, offset - self._n_forgotten)
-        chosen = [self._slots[k] for k in range(first, min(first + count, len(self._slots)))]
-        stacked: Pixels = np.stack(chosen or [self._slots[-1]])  # type: ignore[assignment]
-        return stacked
-
-    def _fill(self, n_slots: int) -> None:
-        if n_slots and self._shown is not None:
-            small: Pixels = np.ascontiguousarray(self._shrink(self._shown))  # type: ignore[assignment]
-            self._slots.extend([small] * n_slots)
 
 
 def _part(frames: Pixels, offset: int, count: int) -> Pixels:

@@ -38,7 +38,9 @@ def copied(
     start_s = Fraction(info.start_s).limit_denominator(1_000_000)
     if info.span.start_s:
         seek_before(source, picture, start_s)
-    ending = Ending(None if info.span.end_s is None else info.duration_s)
+    # of a damaged picture, what could not be decoded behind its last frame would only freeze players
+    has_end = info.span.end_s is not None or info.n_skipped_packets > 0
+    ending = Ending(info.duration_s if has_end else None)
     times = DecodeTimes()
     for packet in read_packets(source, *streams):
         if packet is None:

@@ -30,6 +30,8 @@ from taro_rt.runtime.source import (
 )
 
 FALLBACK_STEP = Fraction(1, 25)
+SHORTEST_S = Fraction(1, 1000)
+"""A clip that lasts less has broken time stamps."""
 
 
 class Playback:
@@ -90,6 +92,7 @@ class Playback:
             yield self.time_s, frame
         if self.n_frames:
             check_clock(self._path, self.duration_s, self.duration_s - self.time_s, self.n_frames)
+            check_length(self._path, self.duration_s)
 
     @property
     def progress(self) -> float:
@@ -192,3 +195,12 @@ def check_clock(path: Path, time_s: Fraction, step_s: Fraction, n_frames: int) -
     else:
         return
     raise MediaError(f"{path}: expected {claim}; cut the clip, or remux it if its time stamps are broken")
+
+
+def check_length(path: Path, duration_s: Fraction) -> None:
+    """Raise `MediaError` for a clip that is shown for next to no time."""
+    if duration_s < SHORTEST_S:
+        raise MediaError(
+            f"{path}: expected at least {float(SHORTEST_S):g} s of picture, got {float(duration_s):.2g} s; "
+            "remux it if its time stamps are broken"
+        )

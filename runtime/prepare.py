@@ -67,17 +67,22 @@ class OnsetLogits:
         self._timings = timings
         self._pictures = pictures
         self._geometry = geometry
-        self._made: list[Array] = []
+        self._made: Array = np.zeros(1 << 12, np.float32)
+        self._n_made = 0
 
     def until(self, n_values: int) -> Array:
         """The first `n_values` logits."""
         segment = self._geometry.onset_segment
-        while len(self._made) * segment < n_values:
+        while self._n_made < n_values:
             with self._timings("read"):
-                frames = self._pictures.onset_part(len(self._made) * segment, segment)
+                frames = self._pictures.onset_part(self._n_made, segment)
             with self._timings("onset"):
-                self._made.append(self._engine(frames=onset_input(frames, 0, self._geometry))["logits"][0])
-        return np.concatenate(self._made)[:n_values]
+                logits = self._engine(frames=onset_input(frames, 0, self._geometry))["logits"][0]
+            if self._n_made + segment > len(self._made):
+                self._made = np.concatenate([self._made, np.zeros_like(self._made)])
+            self._made[self._n_made : self._n_made + segment] = logits
+            self._n_made += segment
+        return self._made[:n_values]
 
 
 def visual_features(

@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from taro_rt.engines.errors import MediaError
-from taro_rt.runtime.playback import Playback, check_clock, seek_before
+from taro_rt.runtime.playback import Playback, check_clock, check_length, seek_before
 from taro_rt.runtime.source import WHOLE, Span, codec_name, open_video, quarter_turns, read_packets, tick_of
 
 MISSING_S = 0.5
@@ -78,6 +78,7 @@ def probe(path: Path, span: Span = WHOLE) -> VideoInfo:
         counted.scan(container, span, origin_s)
         latest_s = counted.duration_s - (counted.latest_s - counted.start_s)
         check_clock(path, counted.duration_s, latest_s, counted.n_frames)
+        check_length(path, counted.duration_s)
         if not counted.n_untimed:
             return video_info(path, container, stream, counted, frame, span, origin_s)
     with open_video(path) as (container, stream):  # a raw stream tells its times only while it is decoded

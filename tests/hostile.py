@@ -30,24 +30,31 @@ def attempt(machine: Machine, path: Path, work: Path) -> str:
     expected = [Path(record["output"])] if outcome == "made" else []
     if others != expected:
         outcome = f"left behind: {[other.name for other in others]} after {outcome}"
-    elif outcome == "made" and partial_output(expected[0]):
+    elif outcome == "made" and partial_output(expected[0], record["audio_s"]):
         outcome = f"partial output of {record['video_s']} s"
     for other in others:
         other.unlink()
     return outcome
 
 
-def partial_output(path: Path) -> bool:
-    """Whether a video is anything but whole: it opens, has picture and sound, and they are of one length."""
+def partial_output(path: Path, sound_s: float) -> bool:
+    """Whether a video is anything but whole: it opens, shows a frame and sounds for `sound_s`."""
     try:
         with av.open(str(path)) as container:
-            lengths = [
-                float(stream.duration * stream.time_base)
-                if stream.duration
-                else float(container.duration or 0) / 1e6
-                for stream in (container.streams.video[0], container.streams.audio[0])
-            ]
-            sound = next(container.decode(audio=0), None)
-    except (av.FFmpegError, IndexError, TypeError):
+            stream = container.streams.audio[0]
+            rate_hz, n = stream.sample_rate, sum(frame.samples for frame in container.decode(stream))
+    except (av.FFmpegError, IndexError):
         return True
-    return sound is None or abs(lengths[0] - lengths[1]) > max(0.15, 0.2 * lengths[1])
+    return not _shows(path) or abs(n / rate_hz - sound_s) > 0.03
+
+
+def _shows(path: Path) -> bool:
+    """Whether any frame can be decoded; damaged packets of the input are copied with the others."""
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            try:
+                if packet.decode():
+                    return True
+            except av.FFmpegError:
+                continue
+    return False

@@ -74,7 +74,7 @@ def test_logits_are_made_segment_by_segment_as_far_as_they_are_asked_for() -> No
     clip = Clip(None, pixels, pixels[:0])  # type: ignore[arg-type]  # only its frames are looked at
     timings = Timings()
     logits = OnsetLogits(MeanOnset(GEOMETRY), clip, GEOMETRY, timings)
-    assert logits.until(40).shape == (40,) and len(logits._made) == 2
+    assert logits.until(40).shape == (40,) and logits._n_made == 60
     values = logits.until(150)
     assert (
         values.shape == (150,) and (np.diff(values[:135]) > 0).all() and (values[135:] == values[134]).all()
