@@ -20,6 +20,7 @@ from taro_rt.engines.stages import GRAPHS, Geometry, contracts
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 16 << 20
 DEFAULT = Path(__file__).resolve().parent / "default"
 """The embedded bundle."""
 WEIGHTS = ("onset", "visual", "transformer", "decoder", "vocoder")
@@ -118,6 +119,11 @@ class Bundle:
     def _open(source: str | Path) -> Bundle:
         folder = _locate(source)
         try:
+            if (size := (folder / MANIFEST).stat().st_size) > MAX_MANIFEST_BYTES:
+                raise ManifestError(
+                    f"bundle {folder}: expected {MANIFEST} of at most {MAX_MANIFEST_BYTES} bytes, got {size}; "
+                    "copy it again"
+                )
             text = (folder / MANIFEST).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError(f"bundle {folder}: cannot read {MANIFEST}: {error}") from None

@@ -126,6 +126,28 @@ def test_options_reach_the_sampler(run: Run, video: Path) -> None:
         assert np.abs(plain - sound(*change)).max() > 1e-3, change
 
 
+def test_a_part_at_another_rate_on_two_channels(run: Run, video: Path) -> None:
+    output = video.with_name("part.wav")
+    asked = ["--start", 0.4, "--end", 1.0, "--rate", 44100, "--channels", 2, "--json"]
+    record = json.loads(run("generate", video, "-o", output, *asked).stdout)
+    samples, rate_hz = soundfile.read(output)
+    assert (record["video_s"], record["rate_hz"]) == (pytest.approx(0.6), 44100) and rate_hz == 44100
+    assert samples.shape == (round(0.6 * 44100), 2) and np.array_equal(samples[:, 0], samples[:, 1])
+
+
+def test_the_original_sound_and_the_level_are_as_asked(run: Run, tmp_path: Path) -> None:
+    tone = (0.05 * np.sin(np.arange(57600) * 0.3)).astype(np.float32)
+    video = encode(tmp_path / "sounding.mp4", numbered(30), sound=tone)
+    levels = {}
+    for audio, loudness in (("replace", "-30"), ("replace", "-20"), ("mix", "-30")):
+        output = tmp_path / "sound.wav"
+        result = run("generate", video, "-o", output, "--force", "--audio", audio, "--loudness", loudness)
+        assert result.exit_code == 0, result.output
+        levels[audio, loudness] = np.sqrt(np.mean(soundfile.read(output)[0] ** 2))
+    assert levels["replace", "-20"] > 1.5 * levels["replace", "-30"]
+    assert levels["mix", "-30"] > levels["replace", "-30"]
+
+
 def test_an_existing_output_is_replaced_with_force_only(run: Run, video: Path) -> None:
     output = video.with_name("clip.taro.mp4")
     output.write_text("mine")

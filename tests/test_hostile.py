@@ -146,6 +146,13 @@ def test_a_linked_output_is_replaced_and_not_written_through(machine: Machine, t
     assert treasure.read_text() == "mine" and not link.is_symlink() and link.stat().st_size > 44
 
 
+def test_a_manifest_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / MANIFEST).open("wb") as file:
+        file.truncate(1 << 33)
+    with pytest.raises(BundleError, match="at most 16777216 bytes, got 8589934592"):
+        Bundle.open(tmp_path)
+
+
 @pytest.mark.parametrize("other", [b"..//./x.safetensors", b"/tmp/./x.safetensor", b"nowhere.safetensors"])
 def test_weights_outside_the_bundle_are_not_read(tiny_bundle: Path, tmp_path: Path, other: bytes) -> None:
     """A graph whose weights lie elsewhere, in a bundle whose checksums are all right."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from media import encode, numbered
 
 from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import Cancelled, EngineError, MediaError, OptionsError
@@ -108,6 +109,18 @@ def test_one_window_is_the_plain_chain_to_the_bit(pipeline: Pipeline, method: st
     assert np.array_equal(result.audio.samples, limit_peak(fit_length(wave, 128000)))
     assert result.onset_curve == pytest.approx(curve(logits))
     assert result.onsets == tuple(pick_onsets(curve(logits), 15))
+
+
+def test_a_file_that_is_decoded_on_the_way_gives_what_its_clip_in_memory_gives(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    path = encode(tmp_path / "a.mp4", numbered(250, 64, 48), b_frames=2)
+    from_file, from_clip = (
+        pipeline.generate(source, QUICK) for source in (path, Clip.read(path, pipeline.geometry))
+    )
+    assert np.array_equal(from_file.audio.samples, from_clip.audio.samples)
+    assert np.array_equal(from_file.onset_curve, from_clip.onset_curve)
+    assert from_file.audio.duration_s == 10.0
 
 
 def test_the_same_seed_gives_the_same_samples(pipeline: Pipeline) -> None:
