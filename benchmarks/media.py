@@ -140,6 +140,7 @@ def kills(bundle: Path, folder: Path, runs: int = 50) -> dict[str, Any]:
 def interrupts(bundle: Path, folder: Path, runs: int = 10) -> dict[str, Any]:
     """Ctrl-C at random moments of a generation with the embedded bundle: seconds until it is gone."""
     video = encode(folder / "long.mp4", numbered(600, 160, 90), fps=5)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     rng, waits, left = random.Random(1), [], 0
     for _ in range(runs):
         process = subprocess.Popen(

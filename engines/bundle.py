@@ -121,8 +121,8 @@ class Bundle:
         try:
             if (size := (folder / MANIFEST).stat().st_size) > MAX_MANIFEST_BYTES:
                 raise ManifestError(
-                    f"bundle {folder}: expected {MANIFEST} of at most {MAX_MANIFEST_BYTES} bytes, got {size}; "
-                    "copy it again"
+                    f"bundle {folder}: expected {MANIFEST} of at most {MAX_MANIFEST_BYTES} bytes, got {size}"
+                    "; copy it again"
                 )
             text = (folder / MANIFEST).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:

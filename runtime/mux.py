@@ -70,6 +70,27 @@ def write_output(
         _keep_extras(source, info, plan, target)
         for packet in heapq.merge(*tracks, key=_decode_time):
             target.mux(packet)
+    if not shows_a_frame(path):
+        raise MediaError(
+            f"{info.path}: its picture is too damaged to be copied; write .wav for the sound alone, or "
+            "convert the video first"
+        )
+
+
+def shows_a_frame(path: Path) -> bool:
+    """Whether a video that was written can be opened and shows anything: damaged packets are copied too."""
+    try:
+        with av.open(str(path.absolute())) as container:
+            stream = container.streams.video[0]
+            for packet in container.demux(stream):
+                try:
+                    if stream.decode(packet):
+                        return True
+                except av.FFmpegError:
+                    continue
+    except (av.FFmpegError, IndexError):
+        return False
+    return False
 
 
 def _write_wav(info: VideoInfo, audio: Audio, path: Path, finish: Finish, plan: OutputPlan) -> None:

@@ -24,6 +24,8 @@ from taro_rt.runtime.source import open_video, read_packets
 
 TIME_BASE = Fraction(1, 90000)
 """Of pictures that are encoded anew."""
+LONGEST_LEAD_S = 10
+"""By which a packet may come before it is shown."""
 
 
 def copied(
@@ -124,9 +126,12 @@ class DecodeTimes:
         return filled
 
     def _stamp(self, packet: Packet[Stream]) -> None:
-        # a DTS behind its own PTS is broken; followed, it would drag all later packets along
-        dts = [t for t in (packet.dts, packet.pts) if t is not None]
-        packet.dts = min(dts) if self._lowest is None else max(min(dts, default=0), self._lowest)
+        # a DTS behind its own PTS, or long before it, is broken and would drag all later packets along
+        dts = packet.dts or 0
+        if packet.pts is not None:
+            most = round(LONGEST_LEAD_S / packet.time_base) if packet.time_base else packet.pts - dts
+            dts = max(min(dts, packet.pts), packet.pts - most)
+        packet.dts = dts if self._lowest is None else max(dts, self._lowest)
         packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
         self._lowest = packet.dts + 1
 

@@ -8,6 +8,7 @@ import av
 
 from taro_rt.engines.errors import TaroError
 from taro_rt.runtime.commands import Job, Machine, generate_file
+from taro_rt.runtime.mux import shows_a_frame
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.progress import Silent
 
@@ -45,16 +46,4 @@ def partial_output(path: Path, sound_s: float) -> bool:
             rate_hz, n = stream.sample_rate, sum(frame.samples for frame in container.decode(stream))
     except (av.FFmpegError, IndexError):
         return True
-    return not _shows(path) or abs(n / rate_hz - sound_s) > 0.03
-
-
-def _shows(path: Path) -> bool:
-    """Whether any frame can be decoded; damaged packets of the input are copied with the others."""
-    with av.open(str(path)) as container:
-        for packet in container.demux(video=0):
-            try:
-                if packet.decode():
-                    return True
-            except av.FFmpegError:
-                continue
-    return False
+    return not shows_a_frame(path) or abs(n / rate_hz - sound_s) > 0.03

@@ -6,8 +6,10 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from corpus import crafted, make_seeds, mutated, mutated_text
 from hostile import attempt
@@ -18,8 +20,10 @@ from taro_rt.engines.errors import BundleError, MediaError
 from taro_rt.engines.stages import Geometry
 from taro_rt.engines.strict import parse, read
 from taro_rt.runtime import playback, source
+from taro_rt.runtime.audio import Audio
 from taro_rt.runtime.clip import Clip
 from taro_rt.runtime.commands import Job, Machine, generate_file
+from taro_rt.runtime.mux import write_output
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.probe import probe
 from taro_rt.runtime.progress import Silent
@@ -126,6 +130,31 @@ def test_a_picture_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(source, "MAX_PIXELS", 160 * 96 - 1)
     with pytest.raises(MediaError, match="at most 15359 pixels, got 160 x 96; shrink the video"):
         probe(path)
+
+
+def test_a_picture_that_grows_beyond_the_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = (
+        encode(tmp_path / f"{n}.h264", numbered(5, n, 48), time_base=Fraction(1, 25)) for n in (64, 640)
+    )
+    path = tmp_path / "grows.h264"
+    path.write_bytes(small.read_bytes() + large.read_bytes())
+    monkeypatch.setattr(source, "MAX_PIXELS", 64 * 64)
+    with pytest.raises(MediaError, match="at most 4096 pixels, got 640 x 48"):
+        Clip.read(path, SMALL)
+
+
+def test_a_picture_too_damaged_to_be_copied_is_refused_after_all(tmp_path: Path) -> None:
+    video = encode(tmp_path / "a.mp4", numbered(5, 64, 48))
+    found = probe(video)
+    data = bytearray(video.read_bytes())
+    start = data.index(b"mdat") + 4
+    end = data.index(b"moov") - 4 if data.index(b"moov") > start else len(data)
+    data[start:end] = b"\x5a" * (end - start)
+    video.write_bytes(data)
+    with pytest.raises(MediaError, match=r"too damaged to be copied; write \.wav"):
+        write_output(found, Audio(np.zeros(3200, np.float32), 16000), tmp_path / "out.mp4")
 
 
 def test_more_frames_than_the_limit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from av.stream import Disposition
 from media import Samples, burst, burst_time, encode, numbered, read_sound, video_frames
 
 from taro_rt.engines.errors import MediaError, OptionsError
@@ -94,7 +95,7 @@ def test_the_original_is_kept_as_a_second_track_copied_and_in_its_place(tmp_path
     first_s = float(video_frames(target)[0][0])
     with av.open(str(target)) as container:
         _, old = container.streams.audio
-        assert old.codec_context.name == "aac"
+        assert old.codec_context.name == "aac" and not old.disposition & Disposition.default
     heard = []
     for k in (0, 1):
         with av.open(str(target)) as container:
@@ -103,6 +104,7 @@ def test_the_original_is_kept_as_a_second_track_copied_and_in_its_place(tmp_path
         samples = np.concatenate([f.to_ndarray().reshape(-1, f.samples)[0] for f in frames])
         heard.append(start_s + burst_time(samples, frames[0].sample_rate) - first_s)
     assert heard == pytest.approx([0.5, 2.0 - 1.075], abs=0.001)
+    assert start_s + len(samples) / 48000 - first_s <= 3.03, "no longer than the picture"
 
 
 def test_an_original_that_the_container_cannot_carry_is_encoded_for_it(tmp_path: Path) -> None:

@@ -77,12 +77,14 @@ def test_the_file_of_a_part_shows_just_its_frames_untouched_and_in_sync(
     whole = {round((float(pts) - 0.6) * FPS): pixels for pts, _, pixels in video_frames(video)}
     kept = [frame for frame in shown if float(frame[0] - shown[0][0]) < info.duration_s - 0.001]
     assert len(kept) == n and len(shown) <= n + 2
+    assert float(shown[-1][0] - shown[0][0]) < info.duration_s + 0.001, "what follows is shown for a tick"
     assert all(np.array_equal(pixels, whole[first + k]) for k, (_, _, pixels) in enumerate(kept))
     assert [float(t - kept[0][0]) for t, _, _ in kept] == pytest.approx([k / FPS for k in range(n)], abs=1e-4)
     start, samples, rate_hz = read_sound(tmp_path / name)
     assert start + burst_time(samples, rate_hz) - float(shown[0][0]) == pytest.approx(0.4, abs=0.001)
     packets, originals = video_packets(tmp_path / name), video_packets(video)
     assert {data for _, data in packets} <= {data for _, data in originals}
+    assert len(packets) <= n + 50 + 3, "no more than the group of pictures before the part is copied"
 
 
 def test_the_original_sound_of_a_part_comes_from_that_part(video: Path, tmp_path: Path) -> None:
