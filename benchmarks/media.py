@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -30,15 +30,15 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE)]  # tests first: there is 
 import av  # noqa: E402
 import corpus  # noqa: E402
 from first_use import commit, machine  # noqa: E402
-from hostile import attempt, partial_output  # noqa: E402
+from hostile import partial_output  # noqa: E402
 from media import burst, burst_time, encode, numbered, read_sound, video_frames  # noqa: E402
+from media_worker import worker  # noqa: E402
 
 from taro_rt.runtime.audio import Audio  # noqa: E402
 from taro_rt.runtime.finish import Finish  # noqa: E402
 from taro_rt.runtime.mux import write_output  # noqa: E402
 from taro_rt.runtime.probe import probe  # noqa: E402
 
-LONGEST_CASE_S = 20
 CLICK_S = 0.7
 CLICK_LIMITS_MS = {"wav": 1, "mp4": 1, "mov": 1, "mkv": 1, "webm": 1, "avi": 25, "ts": 25, "flv": 25}
 """avi, ts and flv are read and become mp4."""
@@ -63,48 +63,6 @@ def fuzz(bundle: Path, folder: Path, cases: int) -> dict[str, Any]:
                 faults.append({"case": done, "outcome": outcome})
     return {"files": cases, "seeds": len(seeds), "outcomes": dict(outcomes), "slowest_s": round(slowest, 2),
             "faults": faults}  # fmt: skip
-
-
-def worker(bundle: Path, seeds: Path, work: Path, first: int, cases: int) -> Iterator[tuple[int, str, float]]:
-    """Outcome and seconds of cases from `first` on, up to the first that ends the process."""
-    command = [
-        sys.executable,
-        __file__,
-        "--worker",
-        str(bundle),
-        str(seeds),
-        str(work),
-        str(first),
-        str(cases),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout
-        k = first
-        for line in process.stdout:
-            k, outcome, seconds = json.loads(line)
-            yield k, outcome, seconds
-            k += 1
-    if process.returncode and k < cases:
-        ended = signal.Signals(-process.returncode).name if process.returncode < 0 else process.returncode
-        yield k, "hang" if ended == "SIGALRM" else f"crash: {ended}", LONGEST_CASE_S
-
-
-def work_through(bundle: Path, seeds: Path, work: Path, first: int, cases: int) -> None:
-    """The worker's side: one line per case; an alarm ends a case that takes too long."""
-    from taro_rt.runtime.commands import Machine
-
-    sources = sorted(seeds.iterdir())
-    with Machine(str(bundle), threads=1) as loaded:
-        for k in range(first, cases):
-            source = sources[k % len(sources)]
-            path = work / f"{k}{source.suffix}"
-            path.write_bytes(corpus.mutated(source.read_bytes(), k))
-            signal.alarm(LONGEST_CASE_S)
-            started = time.perf_counter()
-            outcome = attempt(loaded, path, work)
-            signal.alarm(0)
-            print(json.dumps([k, outcome, time.perf_counter() - started]), flush=True)
-            path.unlink()
 
 
 def kills(bundle: Path, folder: Path, runs: int = 50) -> dict[str, Any]:
@@ -269,8 +227,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--worker"]:
-        *folders, first, cases = sys.argv[2:]
-        work_through(*map(Path, folders), int(first), int(cases))
-    else:
-        main()
+    main()

@@ -10,7 +10,7 @@ import typer
 
 from taro_rt import __version__
 from taro_rt.engines.errors import BackendUnavailable, OptionsError
-from taro_rt.runtime.terminal import plain, session, show, warn
+from taro_rt.runtime.terminal import plain, session, show, show_each, warn
 
 if TYPE_CHECKING:
     from taro_rt.runtime.finish import Keeping
@@ -92,7 +92,7 @@ def generate(
 ) -> None:
     """Give VIDEO its sound; of several, one after the other."""
     with session(json, traceback) as progress:
-        from taro_rt.runtime.batch import expand, generate_many, is_many, line, summary
+        from taro_rt.runtime.batch import expand, generate_many, is_many
         from taro_rt.runtime.commands import Job, Machine, generate_file
         from taro_rt.runtime.finish import Finish, read_loudness
         from taro_rt.runtime.onsets import read_onsets
@@ -112,23 +112,18 @@ def generate(
         finish = Finish(cast("Keeping", audio), gain, read_loudness(loudness), rate, channels)
         job = Job(options, finish, Span(start, end), force)
         with Machine(bundle, backend, device, threads) as machine:
-            if not is_many(videos) and out_dir is None and not skip_existing:
+            if is_many(videos) or out_dir is not None or skip_existing:
+                if output is not None:
+                    raise OptionsError("output: expected --out-dir for several videos, got --output")
+                records = generate_many(machine, expand(videos), out_dir, job, skip_existing, progress)
+                exit_code = show_each(records, progress, json)
+            else:
                 record, warnings = generate_file(machine, videos[0], output, job, progress)
                 progress.close()
                 warn(() if json else warnings)
                 show(record, json, [take["output"] for take in record["takes"]])
-                return
-            if output is not None:
-                raise OptionsError("output: expected --out-dir for several videos, got --output")
-            records = []
-            for record in generate_many(machine, expand(videos), out_dir, job, skip_existing, progress):
-                progress.close()
-                warn(() if json else record.get("warnings", ()))
-                show(record, json, [line(record)])
-                records.append(record)
-    total = summary(records)
-    show(total, json, ["{written} written, {skipped} skipped, {failed} failed".format(**total)])
-    raise typer.Exit(total["exit_code"])
+                exit_code = 0
+    raise typer.Exit(exit_code)
 
 
 @app.command()

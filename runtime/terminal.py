@@ -63,6 +63,21 @@ def warn(warnings: Sequence[str]) -> None:
         typer.echo(f"taro-rt: warning: {warning}", err=True)
 
 
+def show_each(records: Iterator[dict[str, Any]], progress: Reporter, json: bool) -> int:
+    """Show the record of every video as it comes, then the sum of them; the exit code."""
+    from taro_rt.runtime.batch import line, summary
+
+    shown = []
+    for record in records:
+        progress.close()
+        warn(() if json else record.get("warnings", ()))
+        show(record, json, [line(record)])
+        shown.append(record)
+    total = summary(shown)
+    show(total, json, ["{written} written, {skipped} skipped, {failed} failed".format(**total)])
+    return total["exit_code"]
+
+
 def plain(value: Any) -> str:
     """Plain containers for people."""
     if isinstance(value, dict):
