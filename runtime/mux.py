@@ -184,7 +184,7 @@ def _original_track(
         packets = _encoded_original(info, made, channels)
     made.metadata.update({k: v for k, v in original.metadata.items() if k in KEPT_STREAM_TAGS})
     made.metadata.setdefault("title", "original sound")
-    made.disposition = Disposition(0)  # players start with the new sound
+    made.disposition = Disposition(0).value  # type: ignore[assignment]  # PyAV 16 takes an int
     return packets
 
 

@@ -73,10 +73,12 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise MediaError(f"{path}: expected a video file, got a folder or device; check the path")
     if status.st_size == 0:
         raise MediaError(f"{path}: expected a video file, got an empty file; copy or download it again")
-    options = {"protocol_whitelist": LOCAL_PROTOCOLS}
+    options = {
+        "protocol_whitelist": LOCAL_PROTOCOLS
+    }  # of the container: as `options` of PyAV 16, FLV crashes
     try:
         # the absolute path: in "12:30.mp4" libav would take "12" for a protocol
-        with av.open(str(path.absolute()), metadata_errors="replace", options=options) as container:
+        with av.open(str(path.absolute()), metadata_errors="replace", container_options=options) as container:
             yield container, _picture(container, path)
     except av.FFmpegError as error:
         raise MediaError(
