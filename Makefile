@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONSAFEPATH := 1
 
-.PHONY: sample test check wheel bench default-bundle evaluate clean
+.PHONY: sample test fuzz check wheel bench media default-bundle evaluate clean
 
 sample: $(VENV)/.installed-cpu  ## install, then give the sample video its sound: samples/drumstick.taro.mp4
 	$(BIN)/taro-rt generate samples/drumstick.mp4 --force
 
 test: $(VENV)/.installed-dev  ## install, then run the tests
 	$(BIN)/pytest
+
+fuzz: $(VENV)/.installed-dev  ## many more broken files than the tests try (an hour or so)
+	$(BIN)/pytest tests/test_hostile.py --fuzz-cases 20000
 
 check: $(VENV)/.installed-dev  ## lint, format and types
 	$(BIN)/ruff check .
@@ -23,6 +26,10 @@ wheel: $(VENV)/.installed-dev  ## build dist/*.whl
 
 bench: $(VENV)/.installed-dev  ## time the command as its users meet it
 	$(BIN)/python benchmarks/first_use.py
+	$(BIN)/python benchmarks/table.py
+
+media: $(VENV)/.installed-dev  ## broken files, kill -9, clicks, memory of an hour of video
+	$(BIN)/python benchmarks/media.py
 	$(BIN)/python benchmarks/table.py
 
 evaluate: $(VENV)/.installed-dev  ## does the sound follow the picture?

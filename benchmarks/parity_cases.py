@@ -20,8 +20,7 @@ from taro_rt.runtime.prepare import IMAGENET_MEAN, IMAGENET_STD, onset_input
 from taro_rt.runtime.resize import resize_bytes, resize_floats
 from taro_rt.runtime.sampler import sample, time_grid
 from taro_rt.runtime.timing import Timings
-from taro_rt.runtime.velocity import CanvasVelocity, Conditions
-from taro_rt.runtime.windows import plan
+from taro_rt.runtime.velocity import Asked, Conditions, velocities
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 GEOMETRY = PUBLISHED.geometry()
@@ -121,17 +120,11 @@ def trajectory(
     """One run of the sampler, with what every call of the network was given."""
     times = time_grid(settings.method, settings.steps) if times is None else times
     denoiser, asked = Watched(engines.denoiser), list[tuple[float, bool]]()
-    canvas = CanvasVelocity(
-        denoiser,
-        Conditions(engines.conditioner, times[:-1], onset, context),
-        plan(GEOMETRY.window_s, GEOMETRY),
-        settings.guidance,
-        Timings(),
-    )
+    window = Conditions(engines.conditioner, times[:-1], onset, context)
 
     def velocity(latents: Array, t: float, guided: bool) -> Array:
         asked.append((t, guided))
-        return canvas(latents, t, guided)
+        return velocities(denoiser, [Asked(latents, window, t, guided)], settings.guidance, Timings())[0]
 
     final = sample(velocity, golden.latents(seed), lambda step: golden.noise(step, seed), settings, times)
     return {

@@ -23,6 +23,7 @@ def figures() -> str:
     for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
         lines += first_use(read(folder / "first_use.json")) + evaluation(read(folder / "evaluation.json"))
         lines += published(read(folder / "published.json")) + parity(read(folder / "parity.json"))
+        lines += media(read(folder / "media.json"))
     return "\n".join(lines)
 
 
@@ -49,6 +50,20 @@ def published(record: dict[str, Any] | None) -> list[str]:
         f"{export['wall_s']:.0f} s, peak {export['peak_mb'] / 1000:.1f} GB |",
         f"| file to file, {record['workload']} | {on} | {run['wall_s_median']:.0f} s "
         f"({run['wall_s_min']:.0f} to {run['wall_s_max']:.0f}), peak {run['peak_mb'] / 1000:.1f} GB |",
+    ]
+
+
+def media(record: dict[str, Any] | None) -> list[str]:
+    if record is None or not {"memory", "fuzz"} <= record.keys():
+        return []
+    memory, fuzz, on = record["memory"], record["fuzz"], f"{record['machine']['cores']} cores"
+    return [
+        f"| peak memory, 1 h of video against 1 min ({memory['workload']}) | {on} | "
+        f"{memory['hour']['peak_mb']:.0f} MB against {memory['minute']['peak_mb']:.0f} MB "
+        f"({memory['ratio']:.2f} times) |",
+        f"| broken videos through the whole command | {on} | {fuzz['files']} tried: "
+        f"{fuzz['outcomes'].get('made', 0)} made, {fuzz['outcomes'].get('refused', 0)} refused, "
+        f"{len(fuzz['faults'])} crashes, hangs, tracebacks or partial outputs |",
     ]
 
 

@@ -20,10 +20,13 @@ from taro_rt.engines.stages import GRAPHS, Geometry, contracts
 
 SCHEMA = 2
 MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 16 << 20
 DEFAULT = Path(__file__).resolve().parent / "default"
 """The embedded bundle."""
 WEIGHTS = ("onset", "visual", "transformer", "decoder", "vocoder")
 """One safetensors file for each; the graphs conditioner and denoiser share the transformer's."""
+LOCATION = re.compile(rb"\n\x08location\x12(.)(.{1,127})", re.DOTALL)
+"""Where an ONNX graph says in which file its weights are: a key, the length of its value, the value."""
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -116,6 +119,11 @@ class Bundle:
     def _open(source: str | Path) -> Bundle:
         folder = _locate(source)
         try:
+            if (size := (folder / MANIFEST).stat().st_size) > MAX_MANIFEST_BYTES:
+                raise ManifestError(
+                    f"bundle {folder}: expected {MANIFEST} of at most {MAX_MANIFEST_BYTES} bytes, got {size}"
+                    "; copy it again"
+                )
             text = (folder / MANIFEST).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError(f"bundle {folder}: cannot read {MANIFEST}: {error}") from None
@@ -130,6 +138,7 @@ class Bundle:
         entries = manifest.files if manifest else strict.read(dict[str, FileEntry], data.get("files"), "", [])
         wrong += _inconsistent(manifest) if manifest else []
         missing, changed = _check_files(folder, entries or {}, wrong)
+        changed += [] if missing or changed else _foreign_weights(folder, entries or {})
         if faults := wrong + missing + changed:
             kind = ManifestError if wrong else BundleError if missing else ChecksumError
             raise kind(f"bundle {folder}: {'; '.join(faults)}")
@@ -214,3 +223,17 @@ def _check_files(
         elif (sha256 := file_entry(path).sha256) != entry.sha256:
             changed.append(f"{name}: expected sha256 {entry.sha256[:12]}…, got {sha256[:12]}…; copy it again")
     return missing, changed
+
+
+def _foreign_weights(folder: Path, entries: dict[str, FileEntry | None]) -> list[str]:
+    """Graphs that point to weights in no file of the bundle; not every ONNX Runtime looks itself."""
+    faults = []
+    for graph in sorted(name for name in entries if name.endswith(".onnx")):
+        for length, text in LOCATION.findall((folder / graph).read_bytes()):
+            name = text[: length[0]].decode("utf-8", "replace")
+            if name not in entries:
+                faults.append(
+                    f"{graph}: expected weights in files of this bundle, got {name!r}; do not use it"
+                )
+                break
+    return faults

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
-import traceback as traceback_module
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from taro_rt import __version__
-from taro_rt.engines.errors import BackendUnavailable, Cancelled, TaroError
+from taro_rt.engines.errors import BackendUnavailable, OptionsError
+from taro_rt.runtime.terminal import plain, session, show, show_each, warn
 
 if TYPE_CHECKING:
+    from taro_rt.runtime.finish import Keeping
     from taro_rt.runtime.options import Method
-    from taro_rt.runtime.progress import Reporter
 
 app = typer.Typer(
     name="taro-rt",
@@ -37,6 +34,8 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; all physical cores if left out.")
 ]
+Start = Annotated[float, typer.Option(metavar="S", help="Seconds of the video to start at.")]
+End = Annotated[float | None, typer.Option(metavar="S", help="Seconds of the video to end at.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
 Json = Annotated[bool, typer.Option("--json", help="Result and progress as JSON.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
@@ -44,13 +43,34 @@ Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an erro
 
 @app.command()
 def generate(
-    video: Video,
+    videos: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="VIDEO...",
+            help="Video files, folders of them, or quoted patterns.",
+            show_default=False,
+            readable=False,
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
             "-o", "--output", help="A video, or a .wav for the sound alone; else VIDEO.taro.mp4 beside it."
         ),
     ] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where outputs go; made if missing.", readable=False)
+    ] = None,
+    skip_existing: Annotated[bool, typer.Option(help="Leave videos whose output exists.")] = False,
+    start: Start = 0.0,
+    end: End = None,
+    audio: Annotated[
+        str, typer.Option(help="The video's own sound: replace, mix, duck or keep-as-second-track.")
+    ] = "replace",
+    gain: Annotated[float, typer.Option(metavar="DB", help="Louder or quieter by so many dB.")] = 0.0,
+    loudness: Annotated[str, typer.Option(metavar="LUFS", help="Level of the new sound, or off.")] = "-23",
+    rate: Annotated[int | None, typer.Option(metavar="HZ", help="16000, 44100 or 48000.")] = None,
+    channels: Annotated[int | None, typer.Option(help="1, or 2 for the same sound on both.")] = None,
     bundle: BundleOption = "default",
     backend: Backend = "auto",
     seed: Annotated[int, typer.Option(help="Another seed, another sound.")] = 0,
@@ -70,11 +90,14 @@ def generate(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Give VIDEO its sound."""
-    with _session(json, traceback) as progress:
-        from taro_rt.runtime.commands import Source, generate_files
+    """Give VIDEO its sound; of several, one after the other."""
+    with session(json, traceback) as progress:
+        from taro_rt.runtime.batch import expand, generate_many, is_many
+        from taro_rt.runtime.commands import Job, Machine, generate_file
+        from taro_rt.runtime.finish import Finish, read_loudness
         from taro_rt.runtime.onsets import read_onsets
         from taro_rt.runtime.options import Options
+        from taro_rt.runtime.source import Span
 
         options = Options(
             steps=steps,
@@ -86,10 +109,21 @@ def generate(
             takes=takes,
             onsets=read_onsets(onsets) if onsets else None,
         )
-        source = Source(video, bundle, backend, device, threads)
-        record, warnings = generate_files(source, output, options, force, progress)
-    _warn(() if json else warnings)
-    _print(record, json, [take["output"] for take in record["takes"]])
+        finish = Finish(cast("Keeping", audio), gain, read_loudness(loudness), rate, channels)
+        job = Job(options, finish, Span(start, end), force)
+        with Machine(bundle, backend, device, threads) as machine:
+            if is_many(videos) or out_dir is not None or skip_existing:
+                if output is not None:
+                    raise OptionsError("output: expected --out-dir for several videos, got --output")
+                records = generate_many(machine, expand(videos), out_dir, job, skip_existing, progress)
+                exit_code = show_each(records, progress, json)
+            else:
+                record, warnings = generate_file(machine, videos[0], output, job, progress)
+                progress.close()
+                warn(() if json else warnings)
+                show(record, json, [take["output"] for take in record["takes"]])
+                exit_code = 0
+    raise typer.Exit(exit_code)
 
 
 @app.command()
@@ -98,6 +132,8 @@ def onsets(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the JSON to this file.")
     ] = None,
+    start: Start = 0.0,
+    end: End = None,
     bundle: BundleOption = "default",
     backend: Backend = "auto",
     device: Device = None,
@@ -107,17 +143,18 @@ def onsets(
     traceback: Traceback = False,
 ) -> None:
     """When something is struck in VIDEO: onset times and the curve behind them, as JSON."""
-    with _session(json, traceback) as progress:
-        from taro_rt.runtime.commands import Source, find_onsets
+    with session(json, traceback) as progress:
+        from taro_rt.runtime.commands import Job, Machine, find_onsets
+        from taro_rt.runtime.source import Span
 
-        record, warnings = find_onsets(
-            Source(video, bundle, backend, device, threads), output, force, progress
-        )
-    _warn(() if json else warnings)
+        job = Job(span=Span(start, end), force=force)
+        with Machine(bundle, backend, device, threads) as machine:
+            record, warnings = find_onsets(machine, video, output, job, progress)
+    warn(() if json else warnings)
     if output is None:
         typer.echo(json_module.dumps(record, indent=None if json else 1))
     else:
-        _print({"output": str(output), "onsets": record["onsets"]}, json, [str(output)])
+        show({"output": str(output), "onsets": record["onsets"]}, json, [str(output)])
 
 
 @app.command()
@@ -142,7 +179,7 @@ def export(
     traceback: Traceback = False,
 ) -> None:
     """Turn the published weights into a bundle that --bundle takes."""
-    with _session(json, traceback) as progress:
+    with session(json, traceback) as progress:
         try:
             from taro_rt.export.layouts import Released
             from taro_rt.export.published import export_published, read_sizes
@@ -152,7 +189,7 @@ def export(
         config = read_sizes(networks) if networks else None
         record = export_published(files, output, config, storage, force, progress)
     skipped = [f"skipped of {file}: {names}" for file, names in record["skipped"].items()]
-    _print(record, json, [record["bundle"], *skipped, f"licence: {record['licence']}"])
+    show(record, json, [record["bundle"], *skipped, f"licence: {record['licence']}"])
 
 
 @app.command()
@@ -162,24 +199,24 @@ def info(
     traceback: Traceback = False,
 ) -> None:
     """What is in a bundle: sizes, sampler defaults, files, where the weights come from, their licence."""
-    with _session(json, traceback):
+    with session(json, traceback):
         from taro_rt.runtime.doctor import describe_bundle
 
         record = describe_bundle(bundle)
-    _print(record, json, [f"{key}: {_plain(value)}" for key, value in record.items()])
+    show(record, json, [f"{key}: {plain(value)}" for key, value in record.items()])
 
 
 @app.command()
 def doctor(json: Json = False, traceback: Traceback = False) -> None:
     """Check this installation: packages, backends, the default bundle, and a one-step generation."""
-    with _session(json, traceback):
+    with session(json, traceback):
         from taro_rt.runtime.doctor import examine
 
         checks = list(examine())
     lines = [f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}" for check in checks]
     failed = next((check for check in checks if not check.ok), None)
     record = {"ok": failed is None, "checks": [check.as_json() for check in checks]}
-    _print(record, json, lines)
+    show(record, json, lines)
     if failed:
         raise typer.Exit(failed.exit_code)
 
@@ -197,50 +234,3 @@ def _main(
     ] = False,
 ) -> None:
     pass
-
-
-@contextmanager
-def _session(json: bool, traceback: bool) -> Iterator[Reporter]:
-    """Show progress, and turn our errors and Ctrl-C into one line and an exit code."""
-    from taro_rt.runtime.interrupts import Interruptible, Interrupts
-    from taro_rt.runtime.progress import Bar, JsonLines, Silent
-
-    progress: Reporter
-    progress = JsonLines(sys.stderr) if json else Bar(sys.stderr) if sys.stderr.isatty() else Silent()
-    fault: TaroError | None = None
-    interrupted = Cancelled("interrupted: nothing was written")
-    with Interrupts() as interrupts:
-        try:
-            yield Interruptible(progress, interrupts)
-        except TaroError as error:
-            fault = interrupted if interrupts.asked else error
-        except KeyboardInterrupt:
-            fault = interrupted
-        finally:
-            progress.close()
-    if fault is None:
-        return
-    if traceback:
-        traceback_module.print_exception(fault)
-    message = " ".join(str(fault).split())
-    if json:
-        record = {"type": type(fault).__name__, "message": message, "exit_code": fault.exit_code}
-        typer.echo(json_module.dumps({"error": record}))
-    else:
-        typer.echo(f"taro-rt: {message}", err=True)
-    raise typer.Exit(fault.exit_code)
-
-
-def _print(record: dict[str, Any], json: bool, lines: list[str]) -> None:
-    typer.echo(json_module.dumps(record) if json else "\n".join(lines))
-
-
-def _warn(warnings: tuple[str, ...]) -> None:
-    for warning in warnings:
-        typer.echo(f"taro-rt: warning: {warning}", err=True)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(part)}" for key, part in value.items())
-    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)

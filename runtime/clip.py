@@ -1,57 +1,48 @@
-"""Reading a video: one decode pass gives the frames at both rates and sizes of the model."""
+"""The frames of a video that the model sees: all at once (`Clip`), or as far as they are needed (`Reel`)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol
 
 import numpy as np
-from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from taro_rt.engines.errors import MediaError
 from taro_rt.engines.stages import Geometry
+from taro_rt.runtime.playback import Playback
+from taro_rt.runtime.probe import VideoInfo, no_frame, probe, video_info, warnings_about
 from taro_rt.runtime.progress import Progress, report
-from taro_rt.runtime.resize import Frames, Pixels, Shrink, onset_shrinker, quarter_turns, visual_shrinker
-from taro_rt.runtime.source import Playback, codec_name, open_video
+from taro_rt.runtime.resize import Frames, Pixels, onset_shrinker, visual_shrinker
+from taro_rt.runtime.source import WHOLE, Span, open_video
+from taro_rt.runtime.track import Track
 
 LONGEST_S = {"fast": 3600, "released": 1200}
-"""The frames of the published sizes would fill 5 GB (as float32: 4 GB); a file that claims more has mostly a
-broken time stamp."""
-MISSING_S = 0.5
-"""A picture that ends this much before its header's promise is reported as cut off."""
+"""Of a clip in memory: the frames of the published sizes would fill 5 GB (as float32: 4 GB)."""
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What one pass over a video found out. Trusts no header: rates and lengths come from the PTS."""
+class Pictures(Protocol):
+    """Where a generation gets its frames from: it never asks for earlier ones than it did before."""
 
-    path: Path
-    container: str
-    """libavformat's name, "mov,mp4,m4a,3gp,3g2,mj2" for instance."""
-    codec: str
-    width: int
-    """As displayed: rotation is applied."""
-    height: int
-    rotation_deg: int
-    """Counter-clockwise turn that the file asks its player for."""
-    n_frames: int
-    """Displayed frames."""
-    duration_s: float
-    """From the first displayed frame to the end of the last one."""
-    start_s: float
-    """PTS of the first displayed frame, in the file's own time line."""
-    average_fps: float
-    has_audio: bool
-    n_skipped_packets: int
-    """Damaged packets that gave no picture."""
-    n_hidden_packets: int
-    """Packets that an edit list hides."""
-    n_untimed_packets: int
-    """Packets without a PTS: a raw stream without a container."""
-    n_subtitles: int
+    @property
+    def duration_s(self) -> float:
+        """Length of the picture; of a `Reel` it is exact only once everything was read."""
+        ...
+
+    def onset_part(self, offset: int, count: int) -> Pixels:
+        """At most `count` onset frames from `offset` on, fewer at the end, beyond it the last one."""
+        ...
+
+    def visual_part(self, offset: int, count: int) -> Frames:
+        """The same of the visual frames."""
+        ...
+
+    def n_onset_frames(self) -> int:
+        """How many onset frames there are; reads to the end."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -73,133 +64,144 @@ class Clip:
         return self.info.duration_s
 
     @classmethod
-    def read(cls, path: Path | str, geometry: Geometry, progress: Progress | None = None) -> Clip:
+    def read(
+        cls, path: Path | str, geometry: Geometry, progress: Progress | None = None, span: Span = WHOLE
+    ) -> Clip:
         """Decode `path` once, keep what the model needs (frame selection of spec B2, without the 10 s limit).
 
         Memory does not depend on the picture's size or rate. Raises `MediaError`, and `Cancelled` if
         `progress` says so.
         """
-        path = Path(path)
-        with open_video(path) as (container, stream):
-            onset = _Track(geometry.onset_fps, onset_shrinker(geometry))
-            visual = _Track(geometry.visual_fps, visual_shrinker(geometry))
-            playback = Playback(container, stream)
-            frame = None
-            for time_s, frame in playback:
-                _refuse_endless(path, time_s, LONGEST_S[geometry.resize])
-                onset.show(frame, time_s)
-                visual.show(frame, time_s)
-                report(progress, "read", playback.progress)
-            if frame is None:
-                raise MediaError(
-                    f"{path}: expected a video, got no decodable frame from {codec_name(stream)} "
-                    f"({playback.n_skipped} damaged packets); check that it plays"
-                )
-            duration_s = playback.duration_s
-            _refuse_endless(path, duration_s, LONGEST_S[geometry.resize])
-            info = _info(path, container, stream, playback, frame)
-            warnings = _warnings(info, playback.promised_s())
-            visual_frames = visual.frames(duration_s).astype(np.uint8, copy=False)
-            clip = cls(info, onset.frames(duration_s), visual_frames, warnings)
+        longest_s = LONGEST_S[geometry.resize]
+        origin_s = Fraction(probe(Path(path)).start_s).limit_denominator(10**6) if span.start_s else None
+        with Reel(Path(path), geometry, span, origin_s) as reel:
+            for time_s in reel.read():
+                _refuse_long(reel.path, time_s, longest_s)
+                report(progress, "read", reel.progress)
+            info, warnings = reel.finish()
+            _refuse_long(reel.path, Fraction(info.duration_s), longest_s)
+            onset = reel.onset_part(0, reel.n_onset_frames())
+            visual = reel.visual_part(0, reel.n_visual_frames())
         report(progress, "read", 1.0)
-        return clip
+        return cls(info, onset, visual, warnings)
+
+    def onset_part(self, offset: int, count: int) -> Pixels:
+        """See `Pictures`."""
+        return _part(self.onset_frames, offset, count)
+
+    def visual_part(self, offset: int, count: int) -> Frames:
+        """See `Pictures`."""
+        return _part(self.visual_frames, offset, count).astype(np.uint8, copy=False)
+
+    def n_onset_frames(self) -> int:
+        """See `Pictures`."""
+        return len(self.onset_frames)
 
 
-class FramePicker:
-    """Which source frame each slot of a fixed rate shows: the last one before the slot's middle (spec B2).
+class Reel:
+    """A video that is decoded as far as it is asked for; frames behind are forgotten. A context manager."""
 
-    Slot k covers the time around k / rate and shows the last frame with t < (k + 1/2) / rate. Frames are
-    pushed as they come; a slot is settled as soon as a frame lies behind its middle.
-    """
+    def __init__(
+        self,
+        path: Path,
+        geometry: Geometry,
+        span: Span = WHOLE,
+        origin_s: Fraction | None = None,
+        duration_s: float = 0.0,
+    ) -> None:
+        """`duration_s` is what `probe` found, until everything was read. Raises `MediaError`."""
+        self.path = path
+        self._opened = open_video(path)
+        self._span, self._origin_s = span, origin_s
+        self._duration_s = duration_s
+        self._onset = Track(geometry.onset_fps, onset_shrinker(geometry))
+        self._visual = Track(geometry.visual_fps, visual_shrinker(geometry))
+        self._found: tuple[VideoInfo, tuple[str, ...]] | None = None
 
-    def __init__(self, rate_hz: int) -> None:
-        self._rate_hz = rate_hz
-        self._n_settled = 0
+    def __enter__(self) -> Reel:
+        self._container, self._stream = self._opened.__enter__()
+        self._playback = Playback(self._container, self._stream, self.path, self._span, self._origin_s)
+        self._frames = self._decode()
+        return self
 
-    def push(self, time_s: Fraction) -> int:
-        """Slots that the frame *before* this one fills; times must not decrease, the first one is 0."""
-        return self._settle(self._slots(time_s))
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.__exit__(kind, error, trace)
 
-    def finish(self, duration_s: Fraction) -> int:
-        """Slots that the last frame fills; at least one slot exists."""
-        return self._settle(max(1, self._slots(duration_s)))
+    @property
+    def progress(self) -> float:
+        """Share of the file that was read, 0 to 1."""
+        return self._playback.progress
 
-    def _slots(self, time_s: Fraction) -> int:
-        return int(time_s * self._rate_hz + Fraction(1, 2))
+    @property
+    def duration_s(self) -> float:
+        """See `Pictures`."""
+        return self._found[0].duration_s if self._found else self._duration_s
 
-    def _settle(self, n_slots: int) -> int:
-        n_new = max(0, n_slots - self._n_settled)
-        self._n_settled += n_new
-        return n_new
+    def onset_part(self, offset: int, count: int) -> Pixels:
+        """See `Pictures`."""
+        self._read_until(self._onset, offset + count)
+        return self._onset.part(offset, count)
+
+    def visual_part(self, offset: int, count: int) -> Frames:
+        """See `Pictures`."""
+        self._read_until(self._visual, offset + count)
+        return self._visual.part(offset, count).astype(np.uint8, copy=False)
+
+    def n_onset_frames(self) -> int:
+        """See `Pictures`."""
+        self.finish()
+        return self._onset.n_settled
+
+    def n_visual_frames(self) -> int:
+        """How many visual frames there are; reads to the end."""
+        self.finish()
+        return self._visual.n_settled
+
+    def finish(self) -> tuple[VideoInfo, tuple[str, ...]]:
+        """What the video turned out to be, and what the user should know about it; reads to the end."""
+        for _ in self._frames:
+            pass
+        assert self._found is not None
+        return self._found
+
+    def read(self) -> Iterator[Fraction]:
+        """Decode what is left, frame by frame; the time of each."""
+        return self._frames
+
+    def _decode(self) -> Iterator[Fraction]:
+        frame, playback = None, self._playback
+        for time_s, frame in playback:
+            self._onset.show(frame, time_s)
+            self._visual.show(frame, time_s)
+            yield time_s
+        if frame is None:
+            raise no_frame(self.path, self._stream, playback)
+        self._onset.end(playback.duration_s)
+        self._visual.end(playback.duration_s)
+        origin_s = playback.start_s if self._origin_s is None else self._origin_s
+        info = video_info(self.path, self._container, self._stream, playback, frame, self._span, origin_s)
+        self._found = (info, warnings_about(info, playback.promised_s()))
+
+    def _read_until(self, track: Track, n_slots: int) -> None:
+        while track.n_settled < n_slots and self._found is None:
+            next(self._frames, None)
 
 
-class _Track:
-    """The frames of one rate. Only picked frames are shrunk; they go into one growing buffer."""
-
-    def __init__(self, rate_hz: int, shrink: Shrink) -> None:
-        self._picker = FramePicker(rate_hz)
-        self._shrink = shrink
-        self._shown: VideoFrame | None = None
-        self._pixels = bytearray()
-        self._like: Pixels | None = None
-
-    def show(self, frame: VideoFrame, time_s: Fraction) -> None:
-        self._fill(self._picker.push(time_s))
-        self._shown = frame
-
-    def frames(self, duration_s: Fraction) -> Pixels:
-        self._fill(self._picker.finish(duration_s))
-        self._shown = None
-        assert self._like is not None  # at least one slot exists
-        pixels: Pixels = np.frombuffer(self._pixels, self._like.dtype).reshape(-1, *self._like.shape)  # type: ignore[assignment]
-        return pixels
-
-    def _fill(self, n_slots: int) -> None:
-        if n_slots == 0 or self._shown is None:
-            return
-        self._like = self._shrink(self._shown)
-        self._pixels += self._like.tobytes() * n_slots
+def open_reel(info: VideoInfo, geometry: Geometry) -> Reel:
+    """A `Reel` of what `probe` found."""
+    origin_s = Fraction(info.origin_s).limit_denominator(1_000_000)
+    return Reel(info.path, geometry, info.span, origin_s if info.span.start_s else None, info.duration_s)
 
 
-def _refuse_endless(path: Path, time_s: Fraction, longest_s: int) -> None:
+def _part(frames: Pixels, offset: int, count: int) -> Pixels:
+    return frames[min(offset, len(frames) - 1) :][:count]
+
+
+def _refuse_long(path: Path, time_s: Fraction, longest_s: int) -> None:
     if time_s > longest_s:
         raise MediaError(
-            f"{path}: expected at most {longest_s} s of picture with this bundle, got {float(time_s):.0f} s; "
-            "cut the clip, or remux it if its time stamps are broken"
+            f"{path}: expected at most {longest_s} s of picture in memory, got {float(time_s):.0f} s; "
+            "read a part of it, or generate from the file, which has no such limit"
         )
-
-
-def _info(
-    path: Path, container: InputContainer, stream: VideoStream, playback: Playback, frame: VideoFrame
-) -> VideoInfo:
-    sides = (frame.width, frame.height)
-    width, height = sides[::-1] if quarter_turns(frame) % 2 else sides
-    return VideoInfo(
-        path=path,
-        container=container.format.name,
-        codec=codec_name(stream),
-        width=width,
-        height=height,
-        rotation_deg=frame.rotation,
-        n_frames=playback.n_frames,
-        duration_s=float(playback.duration_s),
-        start_s=float(playback.start_s),
-        average_fps=float(playback.n_frames / playback.duration_s),
-        has_audio=bool(container.streams.audio),
-        n_skipped_packets=playback.n_skipped,
-        n_hidden_packets=playback.n_hidden,
-        n_untimed_packets=playback.n_untimed,
-        n_subtitles=len(container.streams.subtitles),
-    )
-
-
-def _warnings(info: VideoInfo, promised_s: Fraction | None) -> tuple[str, ...]:
-    warnings = []
-    if info.n_skipped_packets:
-        warnings.append(f"{info.path}: damaged packets skipped: {info.n_skipped_packets}")
-    if promised_s is not None and promised_s - info.duration_s > MISSING_S:
-        warnings.append(
-            f"{info.path}: ends at {info.duration_s:.2f} s, its header promises {float(promised_s):.2f} s; "
-            "the sound covers what could be decoded"
-        )
-    return tuple(warnings)

@@ -1,102 +1,137 @@
-"""What `taro-rt generate` and `taro-rt onsets` do. All that can be checked is checked before engines load."""
+"""What `taro-rt generate` and `taro-rt onsets` do with one video. All that can be checked is checked before
+engines load.
+"""
 
 from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from taro_rt.engines.bundle import Bundle
-from taro_rt.runtime.audio import write_wav
-from taro_rt.runtime.clip import Clip
+from taro_rt.runtime.clip import open_reel
 from taro_rt.runtime.files import atomic_output, check_output, refuse_same_file
-from taro_rt.runtime.mux import default_output, plan_output, write_video
+from taro_rt.runtime.finish import Finish
+from taro_rt.runtime.mux import write_output
 from taro_rt.runtime.onsets import as_json, check_within
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline, Result
+from taro_rt.runtime.plan import check_suffix, default_output, plan_output
+from taro_rt.runtime.probe import VideoInfo, probe
 from taro_rt.runtime.progress import Progress, report
+from taro_rt.runtime.source import WHOLE, Span
 from taro_rt.runtime.timing import Timings
 
 Record = dict[str, Any]
 Warnings = tuple[str, ...]
 
 
+class Machine:
+    """A bundle and its engines, opened and loaded when they are first needed, and once. A context manager."""
+
+    def __init__(
+        self,
+        bundle: str = "default",
+        backend: str = "auto",
+        device: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.name = bundle
+        self._asked = (backend, device, threads)
+        self._pipeline: Pipeline | None = None
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The verified bundle. Raises `BundleError`."""
+        return Bundle.open(self.name)
+
+    def pipeline(self, progress: Progress) -> Pipeline:
+        """The loaded engines. Raises `EngineError`."""
+        if self._pipeline is None:
+            report(progress, "load", 0.0)
+            self._pipeline = Pipeline.load(self.bundle, *self._asked)
+            report(progress, "load", 1.0)
+        return self._pipeline
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pipeline is not None:
+            self._pipeline.close()
+
+
 @dataclass(frozen=True)
-class Source:
-    """A video and what is loaded for it."""
+class Job:
+    """What to do with a video."""
 
-    video: Path
-    bundle: str = "default"
-    backend: str = "auto"
-    device: str | None = None
-    threads: int | None = None
-
-    def open(self, outputs: list[Path], force: bool, progress: Progress) -> tuple[Bundle, Clip]:
-        """Check the outputs, open the bundle and read the clip."""
-        for path in outputs:
-            refuse_same_file(self.video, path)
-            check_output(path, force)
-        bundle = Bundle.open(self.bundle)
-        return bundle, Clip.read(self.video, bundle.manifest.geometry, progress)
-
-    def load(self, bundle: Bundle, progress: Progress) -> Pipeline:
-        report(progress, "load", 0.0)
-        pipeline = Pipeline.load(bundle, self.backend, self.device, self.threads)
-        report(progress, "load", 1.0)
-        return pipeline
+    options: Options = field(default_factory=Options)
+    finish: Finish = field(default_factory=Finish)
+    span: Span = WHOLE
+    force: bool = False
+    """Replace an existing output."""
 
 
-def generate_files(
-    source: Source, output: Path | None, options: Options, force: bool, progress: Progress
+def generate_file(
+    machine: Machine, video: Path, output: Path | None, job: Job, progress: Progress
 ) -> tuple[Record, Warnings]:
     """Generate and write every take; the record of the result, and the warnings met on the way."""
-    outputs = take_names(output or default_output(source.video), options.takes)
-    timings = Timings()
-    with timings("read"):
-        bundle, clip = source.open(outputs, force, progress)
-    options.resolve(bundle.manifest.sampler)
-    check_within(options.onsets or (), clip.duration_s)
-    plans = [plan_output(clip.info, path) for path in outputs]
+    options, timings = job.options, Timings()
+    outputs = take_names(output or default_output(video), options.takes)
+    for path in outputs:
+        _check(video, path, job.force)
+        check_suffix(path)
+    options.resolve(machine.bundle.manifest.sampler)
+    with timings("probe"):
+        found = probe(video, job.span)
+        check_within(options.onsets or (), found.duration_s)
+        plans = [plan_output(found, path, job.finish) for path in outputs]
     with timings("load"):
-        pipeline = source.load(bundle, progress)
-    with pipeline:
-        result = pipeline.generate(clip, options, progress)
-        backend = pipeline.engines.backend
+        pipeline = machine.pipeline(progress)
+    with open_reel(found, pipeline.geometry) as reel:
+        result = pipeline.generate(reel, options, progress, folder=outputs[0].parent)
+        info, warnings = reel.finish()
     with ExitStack() as outputs_together:  # an interrupt in a later take leaves none of them
         for k, (path, audio) in enumerate(zip(outputs, result.takes, strict=True)):
             report(progress, "write", k / len(outputs))
             with timings("write"):
-                temporary = outputs_together.enter_context(atomic_output(path, force))
-                if plans[k].is_wav:
-                    write_wav(audio, temporary)
-                else:
-                    write_video(clip.info, audio, temporary)
+                temporary = outputs_together.enter_context(atomic_output(path, job.force))
+                write_output(info, audio, temporary, job.finish, plans[k])
     report(progress, "write", 1.0)
-    warnings = (*clip.warnings, *plans[0].notices)
+    warnings = (*warnings, *plans[0].notices)
     seconds = {**timings.seconds, **result.timings}
-    return _record(source, clip, outputs, result, backend, seconds, warnings), warnings
+    record = _record(video, info, outputs, result, plans[0].rate_hz, warnings)
+    record |= {"bundle": machine.name, "backend": pipeline.engines.backend}
+    return {**record, "timings_s": {stage: round(s, 4) for stage, s in seconds.items()}}, warnings
 
 
 def find_onsets(
-    source: Source, output: Path | None, force: bool, progress: Progress
+    machine: Machine, video: Path, output: Path | None, job: Job, progress: Progress
 ) -> tuple[Record, Warnings]:
     """Onset times and curve of a video, written to `output` if given."""
-    bundle, clip = source.open([output] if output else [], force, progress)
-    with source.load(bundle, progress) as pipeline:
-        curve, onsets = pipeline.onsets(clip, progress)
+    if output:
+        _check(video, output, job.force)
+    geometry = machine.bundle.manifest.geometry
+    with open_reel(probe(video, job.span), geometry) as reel:
+        curve, onsets = machine.pipeline(progress).onsets(reel, progress)
+        info, warnings = reel.finish()
     record = {
-        "video": str(source.video),
-        "duration_s": clip.duration_s,
-        "fps": bundle.manifest.geometry.onset_fps,
+        "video": str(video),
+        "duration_s": info.duration_s,
+        "fps": geometry.onset_fps,
         "onsets": as_json(onsets),
         "curve": [round(float(value), 4) for value in curve],
     }
     if output:
-        with atomic_output(output, force) as path:
+        with atomic_output(output, job.force) as path:
             path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return record, clip.warnings
+    return record, warnings
 
 
 def take_names(output: Path, takes: int) -> list[Path]:
@@ -106,26 +141,27 @@ def take_names(output: Path, takes: int) -> list[Path]:
     return [output.with_name(f"{output.stem}.{k}{output.suffix}") for k in range(1, takes + 1)]
 
 
+def _check(video: Path, output: Path, force: bool) -> None:
+    refuse_same_file(video, output)
+    check_output(output, force)
+
+
 def _record(
-    source: Source,
-    clip: Clip,
+    video: Path,
+    info: VideoInfo,
     outputs: list[Path],
     result: Result,
-    backend: str,
-    timings: dict[str, float],
+    rate_hz: int | None,
     warnings: Warnings,
 ) -> Record:
     takes = [{"output": str(path), "seed": seed} for path, seed in zip(outputs, result.seeds, strict=True)]
     return {
         **takes[0],
         "takes": takes,
-        "video": str(source.video),
-        "video_s": clip.duration_s,
+        "video": str(video),
+        "video_s": info.duration_s,
         "audio_s": result.audio.duration_s,
-        "rate_hz": result.audio.rate_hz,
-        "bundle": source.bundle,
-        "backend": backend,
+        "rate_hz": rate_hz or result.audio.rate_hz,
         "onsets": as_json(result.onsets),
-        "timings_s": {stage: round(seconds, 4) for stage, seconds in timings.items()},
         "warnings": list(warnings),
     }

@@ -18,7 +18,7 @@ from taro_rt import __version__
 from taro_rt.engines.backends import available
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.errors import BackendUnavailable, TaroError
-from taro_rt.runtime.commands import Source, generate_files
+from taro_rt.runtime.commands import Job, Machine, generate_file
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.progress import Silent
 
@@ -96,7 +96,8 @@ def _one_step() -> str:
     with tempfile.TemporaryDirectory() as folder:
         video, output = Path(folder, "square.mp4"), Path(folder, "square.taro.mp4")
         _write_square(video)
-        record, _ = generate_files(Source(video), output, Options(steps=1), False, Silent())
+        with Machine() as machine:
+            record, _ = generate_file(machine, video, output, Job(Options(steps=1)), Silent())
         return f"{record['audio_s']:.2f} s of sound with {record['backend']}"
 
 

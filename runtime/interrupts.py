@@ -41,6 +41,15 @@ class Interruptible:
     def __init__(self, reporter: Reporter, interrupts: Interrupts) -> None:
         self._reporter, self._interrupts = reporter, interrupts
 
+    @property
+    def subject(self) -> str:
+        """See `Reporter`."""
+        return self._reporter.subject
+
+    @subject.setter
+    def subject(self, name: str) -> None:
+        self._reporter.subject = name
+
     def __call__(self, stage: str, fraction: float) -> None:
         if self._interrupts.asked:
             raise KeyboardInterrupt

@@ -1,166 +1,125 @@
-"""Which file a sound and a picture make together, and writing it.
+"""Writing a sound, with the picture of its video or alone.
 
 The picture's packets are copied as they are; only the sound is encoded. The output's time line is ours: first
-displayed frame and first sample lie at 0. The original sound and cover art are left out.
+displayed frame and first sample lie at 0. Metadata and chapters are kept, cover art is left out.
 """
 
 from __future__ import annotations
 
 import heapq
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
+import numpy as np
+import soundfile
 from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from taro_rt.engines.errors import MediaError
-from taro_rt.runtime.audio import Audio
-from taro_rt.runtime.clip import VideoInfo
-from taro_rt.runtime.packets import TIME_BASE, copied, encoded_picture, encoded_sound
+from taro_rt.runtime.audio import BLOCK_S, Audio
+from taro_rt.runtime.finish import Finish
+from taro_rt.runtime.mixing import LAYOUTS, exactly, finished, original_sound
+from taro_rt.runtime.packets import TIME_BASE, copied, copied_sound, encoded_picture, encoded_sound
+from taro_rt.runtime.plan import MP4_FAMILY, SOUND_CODECS, SOUND_RATE_HZ, OutputPlan, carries, plan_output
+from taro_rt.runtime.probe import VideoInfo
 from taro_rt.runtime.source import open_video
 
-CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-"""Suffix → muxer. By suffix alone libav would take its "ipod" muxer for .m4v, which knows H.264 only."""
-SOUND_CODECS = {"mp4": "aac", "mov": "aac", "matroska": "libopus", "webm": "libopus"}
-SOUND_RATE_HZ = 48000
-"""Opus knows no higher rate; AAC frames of 21 ms end closer to the picture than the 64 ms ones of 16 kHz."""
-SOUND_BIT_RATE = 128_000
-"""Mono, so transparent for both codecs."""
-MP4_FAMILY = ("mp4", "mov")
-"""What has edit lists, and what Apple's players open."""
-ANIMATIONS = ("gif", "apng", "webp")
-"""Video codecs in name only: some muxers take them, players do not."""
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+
+BIT_RATES = {1: 128_000, 2: 192_000, 6: 448_000}
+"""By channels: transparent for AAC and Opus."""
 STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
 """Metadata that describes the old container and would be wrong about the new one."""
 KEPT_STREAM_TAGS = ("language", "title", "handler_name", "creation_time", "timecode")
 
 
-@dataclass(frozen=True)
-class OutputPlan:
-    """What `write_video` will do."""
+def write_output(
+    info: VideoInfo, audio: Audio, path: Path, finish: Finish | None = None, plan: OutputPlan | None = None
+) -> None:
+    """Write `audio` to `path`, with the picture of `info.path` unless it is a .wav.
 
-    container: str
-    """libavformat's muxer name, or "wav"."""
-    audio_codec: str
-    rate_hz: int | None
-    """Sampling rate in the file; None leaves the sound's own."""
-    copies_picture: bool = True
-    """False: no container can carry the picture's codec, it is encoded anew as H.264."""
-    copies_subtitles: bool = False
-    notices: tuple[str, ...] = ()
-    """What the user should know about the output, a sentence each."""
-
-    @property
-    def is_wav(self) -> bool:
-        """The sound alone: use `write_wav`."""
-        return self.container == "wav"
-
-
-def plan_output(info: VideoInfo, path: Path) -> OutputPlan:
-    """How `info`'s picture gets into `path`. Raises `MediaError` if it cannot, naming what can."""
-    suffix = path.suffix.lower()
-    if suffix == ".wav":
-        return OutputPlan("wav", "pcm_s16le", None)
-    if suffix not in CONTAINERS:
-        raise MediaError(
-            f"{path}: expected {', '.join(CONTAINERS)} or .wav as output, got {suffix or 'no suffix'!r}; "
-            f"write {path.with_suffix('.mp4').name}"
-        )
-    container = CONTAINERS[suffix]
-    with open_video(info.path) as (_, picture):
-        refusals = {other: _refusal(info, picture, CONTAINERS[other]) for other in CONTAINERS}
-    refusal = refusals[suffix]
-    able = [other for other in CONTAINERS if not refusals[other]]
-    if refusal and (able or container == "webm"):
-        raise MediaError(
-            f"{path}: {refusal}; write {' or '.join(able or ['.mp4'])}, or .wav for the sound alone"
-        )
-    family = info.container.split(",")
-    keeps_subtitles = info.n_subtitles > 0 and container in family
-    notices = []
-    if refusal:
-        notices.append(f"{path}: the picture is encoded anew as H.264, because {refusal}")
-    if info.n_subtitles and not keeps_subtitles:
-        hint = "; write .mkv to keep them" if "matroska" in family else ""
-        notices.append(f"{path}: subtitle streams left out: {info.n_subtitles}{hint}")
-    return OutputPlan(
-        container, SOUND_CODECS[container], SOUND_RATE_HZ, not refusal, keeps_subtitles, tuple(notices)
-    )
-
-
-def default_output(video: Path) -> Path:
-    """clip.mov → clip.taro.mp4 beside it. Raises `MediaError` if `video` cannot be read.
-
-    The suffix is .mp4 whenever mp4 can carry the picture's codec; else the input's own if that can, else .mkv
-    or .mov; .mp4 again where the picture must be encoded anew.
+    Raises `MediaError`. Writes in place: wrap it in `atomic_output`; `plan` is what `plan_output` said.
     """
-    candidates = [s for s in (".mp4", video.suffix.lower(), ".mkv", ".mov") if s in CONTAINERS]
-    with open_video(video) as (_, picture):
-        suffix = next((s for s in candidates if _carries(CONTAINERS[s], picture)), ".mp4")
-    return video.with_name(f"{video.stem}.taro{suffix}")
-
-
-def write_video(info: VideoInfo, audio: Audio, path: Path) -> None:
-    """Write the picture of `info.path` and `audio` to `path`; rotation and metadata are kept.
-
-    Raises `MediaError`. Writes in place: wrap it in `atomic_output`, and keep .wav paths for `write_wav`.
-    """
-    plan = plan_output(info, path)
+    finish = finish or Finish()
+    plan = plan or plan_output(info, path, finish)
     if plan.is_wav:
-        raise MediaError(f"{path}: expected a video file name, got .wav; use write_wav for the sound alone")
-    with open_video(info.path) as (source, picture), _created(path, plan.container) as target:
+        _write_wav(info, audio, path, finish, plan)
+        return
+    with open_video(info.path) as (source, picture), _created(path, plan.container, info) as target:
         target.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in STALE_TAGS})
+        rate_hz = plan.rate_hz or audio.rate_hz
         if plan.copies_picture:
             visible = copied(source, _templates(info, plan, source, picture, target), info)
         else:
-            visible = encoded_picture(source, picture, _h264(info, target))
-        audible = encoded_sound(_sound_stream(plan, target), audio)
-        for packet in heapq.merge(visible, audible, key=_decode_time):
+            visible = encoded_picture(source, picture, _h264(info, target), info)
+        stream = _sound_stream(plan.audio_codec, rate_hz, plan.channels, target)
+        blocks = finished(audio, finish, info, rate_hz, plan.channels)
+        audible = encoded_sound(stream, blocks, rate_hz, LAYOUTS[plan.channels])
+        tracks = [visible, audible]
+        if plan.keeps_original:
+            tracks.append(_original_track(source, info, plan, target))
+        _keep_extras(source, info, plan, target)
+        for packet in heapq.merge(*tracks, key=_decode_time):
             target.mux(packet)
+    if not shows_a_frame(path):
+        raise MediaError(
+            f"{info.path}: its picture is too damaged to be copied; write .wav for the sound alone, or "
+            "convert the video first"
+        )
 
 
-def _refusal(info: VideoInfo, picture: VideoStream, container: str) -> str | None:
-    """Why `container` cannot take a copy of the picture."""
-    if not _carries(container, picture):
-        return f"{container} cannot carry {info.codec}"
-    if info.n_untimed_packets:
-        return f"{info.n_untimed_packets} packets of {info.path.name} have no time stamp"
-    if info.n_hidden_packets and container not in MP4_FAMILY:
-        return f"{container} would show the {info.n_hidden_packets} packets that an edit list hides"
-    return None
-
-
-def _carries(container: str, stream: Stream) -> bool:
-    """Whether such a file begins: libav's lists of codecs promise too much, VP9 in mov for instance."""
-    if stream.codec_context is None or stream.codec_context.codec.canonical_name in ANIMATIONS:
+def shows_a_frame(path: Path) -> bool:
+    """Whether a video that was written can be opened and shows anything: damaged packets are copied too."""
+    try:
+        with av.open(str(path.absolute())) as container:
+            stream = container.streams.video[0]
+            for packet in container.demux(stream):
+                try:
+                    if stream.decode(packet):
+                        return True
+                except av.FFmpegError:
+                    continue
+    except (av.FFmpegError, IndexError):
         return False
-    with av.open(io.BytesIO(), "w", format=container) as trial:
-        try:
-            trial.add_stream_from_template(stream, opaque=True)
-            trial.start_encoding()
-        except (ValueError, av.FFmpegError):
-            return False
-    return True
+    return False
+
+
+def _write_wav(info: VideoInfo, audio: Audio, path: Path, finish: Finish, plan: OutputPlan) -> None:
+    rate_hz = plan.rate_hz or audio.rate_hz
+    try:
+        with soundfile.SoundFile(path, "w", rate_hz, plan.channels, "PCM_16", format="WAV") as file:
+            for block in finished(audio, finish, info, rate_hz, plan.channels):
+                file.write(np.clip(block.T, -1.0, 1.0))
+    except (OSError, soundfile.LibsndfileError) as error:
+        # the folder, because the name is mostly a temporary one
+        raise MediaError(
+            f"{path.parent}: the sound cannot be written there ({error}); choose another folder"
+        ) from error
 
 
 @contextmanager
-def _created(path: Path, container: str) -> Iterator[OutputContainer]:
+def _created(path: Path, container: str, info: VideoInfo) -> Iterator[OutputContainer]:
     try:
         with av.open(str(path.absolute()), "w", format=container) as target:
             yield target
     except av.FFmpegError as error:
-        # the folder, because the name is mostly a temporary one
+        if isinstance(error, OSError):
+            # the folder, because the name is mostly a temporary one
+            raise MediaError(
+                f"{path.parent}: the video cannot be written there ({error.strerror}); choose another folder"
+            ) from error
         raise MediaError(
-            f"{path.parent}: the video cannot be written there ({error.strerror}); choose another folder"
+            f"{info.path}: its picture cannot be put into {container} ({error.strerror}); "
+            "write another kind of file, or .wav for the sound alone"
         ) from error
 
 
@@ -174,9 +133,9 @@ def _templates(
     if info.codec == "hevc" and plan.container in MP4_FAMILY:
         copy.codec_context.codec_tag = "hvc1"  # the only tag that Apple's players accept
     streams: dict[Stream, Stream] = {picture: copy}
-    if plan.copies_subtitles:
+    if plan.copies_texts:
         for text in source.streams.subtitles:
-            if _carries(plan.container, text):
+            if carries(plan.container, text):
                 streams[text] = target.add_stream_from_template(text, opaque=True)
     for stream, made in streams.items():
         made.metadata.update({k: v for k, v in stream.metadata.items() if k in KEPT_STREAM_TAGS})
@@ -202,10 +161,54 @@ def _rate(info: VideoInfo) -> Fraction:
     return Fraction(info.average_fps).limit_denominator(1001)
 
 
-def _sound_stream(plan: OutputPlan, target: OutputContainer) -> AudioStream:
-    stream = target.add_stream(plan.audio_codec, rate=plan.rate_hz, layout="mono", bit_rate=SOUND_BIT_RATE)
+def _sound_stream(codec: str, rate_hz: int, channels: int, target: OutputContainer) -> AudioStream:
+    layout, bit_rate = LAYOUTS[channels], BIT_RATES[channels]
+    stream = target.add_stream(codec, rate=rate_hz, layout=layout, bit_rate=bit_rate)
     assert isinstance(stream, AudioStream)
     return stream
+
+
+def _original_track(
+    source: InputContainer, info: VideoInfo, plan: OutputPlan, target: OutputContainer
+) -> Iterator[Packet[Stream]]:
+    """A second track with the original sound: copied if the container takes its codec, else encoded anew."""
+    original = source.streams.best("audio")
+    assert isinstance(original, AudioStream)
+    if carries(plan.container, original):
+        made = target.add_stream_from_template(original, opaque=True)
+        assert isinstance(made, AudioStream)
+        packets = copied_sound(info, made, plan.container in MP4_FAMILY)
+    else:
+        channels = original.channels if original.channels in LAYOUTS else 2
+        made = _sound_stream(SOUND_CODECS[plan.container], SOUND_RATE_HZ, channels, target)
+        packets = _encoded_original(info, made, channels)
+    made.metadata.update({k: v for k, v in original.metadata.items() if k in KEPT_STREAM_TAGS})
+    made.metadata.setdefault("title", "original sound")
+    made.disposition = Disposition(0).value  # type: ignore[assignment]  # PyAV 16 takes an int
+    return packets
+
+
+def _encoded_original(info: VideoInfo, stream: AudioStream, channels: int) -> Iterator[Packet[Stream]]:
+    rate_hz = SOUND_RATE_HZ
+    with original_sound(info, rate_hz, channels) as sound:
+        blocks = exactly(sound, round(info.duration_s * rate_hz), round(BLOCK_S * rate_hz))
+        yield from encoded_sound(stream, blocks, rate_hz, LAYOUTS[channels])
+
+
+def _keep_extras(source: InputContainer, info: VideoInfo, plan: OutputPlan, target: OutputContainer) -> None:
+    """Chapters, moved with the picture, and in Matroska attachments."""
+    kept: list[Chapter] = []
+    for chapter in source.chapters():
+        tick = chapter["time_base"] or Fraction(1)
+        ticks = round(Fraction(info.start_s) / tick)
+        low, high = max(0, chapter["start"] - ticks), chapter["end"] - ticks
+        if high > 0 and low * tick < info.duration_s:
+            kept.append({**chapter, "start": low, "end": high})
+    if kept:
+        target.set_chapters(kept)
+    if plan.copies_texts and plan.container == "matroska":
+        for file in source.streams.attachments:
+            target.add_attachment(file.name or "attachment", file.mimetype or "", file.data)
 
 
 def _decode_time(packet: Packet[Stream]) -> Fraction:

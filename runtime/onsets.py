@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,10 @@ def pick_onsets(
     picked: list[Onset] = []
     for k in sorted(peaks, key=lambda k: -curve[k]):
         time_s = max(0.0, float(k + _vertex(left[k], logits[k], right[k])) / fps)
-        if all(abs(time_s - other.time_s) >= min_distance_s for other in picked):
-            picked.append(Onset(round(time_s, 6), round(float(curve[k]), 6)))
-    return sorted(picked, key=lambda onset: onset.time_s)
+        at = bisect_left(picked, time_s, key=_time)
+        if all(abs(time_s - other.time_s) >= min_distance_s for other in picked[max(0, at - 1) : at + 1]):
+            picked.insert(at, Onset(round(time_s, 6), round(float(curve[k]), 6)))
+    return picked
 
 
 def render_logits(onsets: Iterable[Onset], n_values: int, fps: float) -> Array:
@@ -77,8 +79,10 @@ def render_logits(onsets: Iterable[Onset], n_values: int, fps: float) -> Array:
     for onset in onsets:
         strength = min(max(onset.strength, STRENGTHS[0]), STRENGTHS[1])
         height = math.log(strength / (1 - strength)) - FLOOR_LOGIT
-        shape = np.clip(1.5 - np.abs(positions - onset.time_s * fps), 0, 1)
-        logits = np.maximum(logits, FLOOR_LOGIT + height * shape)
+        middle = min(round(onset.time_s * fps), n_values)
+        near = slice(max(0, middle - 2), middle + 3)
+        shape = np.clip(1.5 - np.abs(positions[near] - onset.time_s * fps), 0, 1)
+        logits[near] = np.maximum(logits[near], FLOOR_LOGIT + height * shape)
     return logits.astype(np.float32)
 
 
@@ -112,6 +116,10 @@ def read_onsets(path: Path | str) -> tuple[Onset, ...]:
     if not isinstance(entries, list):
         raise OptionsError(f'{path}: expected {{"onsets": [{{"time_s": 1.2}}, ...]}}')
     return tuple(_entry(path, index, entry) for index, entry in enumerate(entries))
+
+
+def _time(onset: Onset) -> float:
+    return onset.time_s
 
 
 def _entry(path: Path | str, index: int, entry: Any) -> Onset:

@@ -5,9 +5,11 @@ Time 0 is the first displayed frame. Every packet yielded has a DTS and belongs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 
+import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -15,14 +17,15 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from taro_rt.runtime.audio import Audio
-from taro_rt.runtime.clip import VideoInfo
-from taro_rt.runtime.source import Playback, read_packets
+from taro_rt.engines.contract import Array
+from taro_rt.runtime.playback import Playback, seek_before
+from taro_rt.runtime.probe import VideoInfo
+from taro_rt.runtime.source import open_video, read_packets
 
-BLOCK_S = 0.5
-"""Sound encoded at a time; interleaving holds about this much in memory."""
 TIME_BASE = Fraction(1, 90000)
 """Of pictures that are encoded anew."""
+LONGEST_LEAD_S = 10
+"""By which a packet may come before it is shown."""
 
 
 def copied(
@@ -30,24 +33,64 @@ def copied(
 ) -> Iterator[Packet[Stream]]:
     """The packets of every input stream in `streams`, for its output stream, moved back by the start.
 
-    The first stream is the picture; the others are subtitles, of which those before time 0 are left out.
+    The first stream is the picture; the others are subtitles, of which those before time 0 are left out. A
+    part of a video begins with the key frame before it.
     """
     picture = next(iter(streams))
+    start_s = Fraction(info.start_s).limit_denominator(1_000_000)
+    if info.span.start_s:
+        seek_before(source, picture, start_s)
+    # of a damaged picture, what could not be decoded behind its last frame would only freeze players
+    has_end = info.span.end_s is not None or info.n_skipped_packets > 0
+    ending = Ending(info.duration_s if has_end else None)
     times = DecodeTimes()
     for packet in read_packets(source, *streams):
         if packet is None:
             continue
         is_picture = packet.stream is picture
         packet.stream = streams[packet.stream]
-        _move(packet, -round(info.start_s / packet.time_base))
+        _move(packet, -round(start_s / packet.time_base))
         if is_picture:
             # without a duration, as in MPEG-TS, the last frame would be lost to players
             packet.duration = packet.duration or round(1 / info.average_fps / packet.time_base)
-            yield from times.push(packet)
+            for each in ending.push(packet):
+                yield from times.push(each)
+            if ending.is_over:
+                break
         elif packet.pts is not None and packet.pts >= 0:
             packet.dts = packet.pts
             yield packet
     yield from times.finish()
+
+
+class Ending:
+    """Lets the packets of a picture through up to an end; frames are not in the order they are shown.
+
+    A frame behind the end goes along only if one before it in time follows it in the file and may need it; it
+    is shown for a tick, at the very end.
+    """
+
+    def __init__(self, end_s: float | None) -> None:
+        self._end_s = end_s
+        self._behind: list[Packet[Stream]] = []
+        self._n_squeezed = 0
+        self.is_over = False
+
+    def push(self, packet: Packet[Stream]) -> list[Packet[Stream]]:
+        """The packets that are now known to be needed."""
+        if self._end_s is None or packet.pts is None:
+            return [packet]
+        end = math.ceil(self._end_s / packet.time_base)
+        if packet.pts >= end:
+            self.is_over = packet.dts is not None and packet.dts >= end
+            self._behind.append(packet)
+            return []
+        packet.duration = min(packet.duration or 0, end - packet.pts)
+        needed, self._behind = self._behind, []
+        for late in needed:
+            late.pts, late.duration = end + self._n_squeezed, 1
+            self._n_squeezed += 1
+        return [*needed, packet]
 
 
 class DecodeTimes:
@@ -83,31 +126,61 @@ class DecodeTimes:
         return filled
 
     def _stamp(self, packet: Packet[Stream]) -> None:
-        known = [t for t in (packet.dts, self._lowest) if t is not None]
-        packet.dts = max(known)
+        # a DTS behind its own PTS, or long before it, is broken and would drag all later packets along
+        dts = packet.dts or 0
+        if packet.pts is not None:
+            most = round(LONGEST_LEAD_S / packet.time_base) if packet.time_base else packet.pts - dts
+            dts = max(min(dts, packet.pts), packet.pts - most)
+        packet.dts = dts if self._lowest is None else max(dts, self._lowest)
         packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
         self._lowest = packet.dts + 1
 
 
-def encoded_sound(stream: AudioStream, audio: Audio) -> Iterator[Packet[Stream]]:
-    """`audio` in `stream`'s codec; PyAV resamples and regroups to the codec's frames."""
-    n_block = round(BLOCK_S * audio.rate_hz)
-    for start in range(0, len(audio.samples), n_block):
-        block = audio.samples[start : start + n_block]
-        frame = AudioFrame.from_ndarray(block[None].clip(-1, 1), format="fltp", layout="mono")  # [1, n]
-        frame.sample_rate = audio.rate_hz
-        frame.time_base = Fraction(1, audio.rate_hz)
+def encoded_sound(
+    stream: AudioStream, blocks: Iterable[Array], rate_hz: int, layout: str
+) -> Iterator[Packet[Stream]]:
+    """Blocks [channels, n] in `stream`'s codec; PyAV converts and regroups to the codec's frames."""
+    start = 0
+    for block in blocks:
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(block.clip(-1, 1)), format="fltp", layout=layout)
+        frame.sample_rate = rate_hz
+        frame.time_base = Fraction(1, rate_hz)
         frame.pts = start
+        start += block.shape[1]
         yield from stream.encode(frame)
     yield from stream.encode(None)
 
 
+def copied_sound(info: VideoInfo, stream: AudioStream, may_start_before: bool) -> Iterator[Packet[Stream]]:
+    """The packets of the video's own sound for `stream`, as long as the picture is.
+
+    `may_start_before`: the container hides what lies before 0, a codec's lead-in for instance.
+    """
+    with open_video(info.path) as (source, _):
+        original, times = source.streams.best("audio"), DecodeTimes()
+        assert original is not None
+        start_s = Fraction(info.start_s).limit_denominator(1_000_000)
+        if info.span.start_s:
+            seek_before(source, original, start_s)
+        for packet in read_packets(source, original):
+            if packet is None or packet.pts is None:
+                continue
+            packet.stream = stream
+            _move(packet, -round(start_s / packet.time_base))
+            end = packet.pts + (packet.duration or 0) if may_start_before else packet.pts + 1
+            if end > 0 and packet.pts * packet.time_base < info.duration_s:
+                packet.dts = packet.pts
+                yield from times.push(packet)
+
+
 def encoded_picture(
-    source: InputContainer, picture: VideoStream, stream: VideoStream
+    source: InputContainer, picture: VideoStream, stream: VideoStream, info: VideoInfo
 ) -> Iterator[Packet[Stream]]:
     """The displayed frames in `stream`'s codec and size, at their own times."""
     latest = -1
-    playback = Playback(source, picture)
+    playback = Playback(
+        source, picture, info.path, info.span, Fraction(info.origin_s).limit_denominator(1_000_000)
+    )
     for time_s, frame in playback:
         pts = round(time_s / TIME_BASE)
         if pts <= latest:  # shown for no time at all

@@ -11,9 +11,9 @@ from taro_rt.engines.backends import Engine
 from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import OptionsError
 from taro_rt.engines.stages import Geometry
-from taro_rt.runtime.progress import Progress, report
+from taro_rt.runtime.clip import Pictures
 from taro_rt.runtime.resize import Frames, Pixels
-from taro_rt.runtime.windows import Windows
+from taro_rt.runtime.timing import Timings
 
 FULL = np.float32(255)
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -56,33 +56,44 @@ def visual_input(frames: Frames, offset: int, geometry: Geometry) -> Array:
     return _channels_first(_still(frames, offset, t).astype(np.float32) / FULL)
 
 
-def onset_logits(engine: Engine, frames: Pixels, windows: Windows, progress: Progress | None = None) -> Array:
-    """Logits [windows.onset_length] of the whole clip; segments are independent and shared by windows."""
-    segment = windows.geometry.onset_segment
-    offsets = range(0, windows.onset_length, segment)
-    rows = []
-    for i, offset in enumerate(offsets):
-        report(progress, "onset", i / len(offsets))
-        rows.append(engine(frames=onset_input(frames, offset, windows.geometry))["logits"][0])
-    report(progress, "onset", 1.0)
-    return np.concatenate(rows)[: windows.onset_length]
+class OnsetLogits:
+    """Logits of the onset network along a clip, made segment by segment as far as they are asked for.
+
+    Segments are independent and shared by windows. All of them are kept: a curve is small.
+    """
+
+    def __init__(self, engine: Engine, pictures: Pictures, geometry: Geometry, timings: Timings) -> None:
+        self._engine = engine
+        self._timings = timings
+        self._pictures = pictures
+        self._geometry = geometry
+        self._made: Array = np.zeros(1 << 12, np.float32)
+        self._n_made = 0
+
+    def until(self, n_values: int) -> Array:
+        """The first `n_values` logits."""
+        segment = self._geometry.onset_segment
+        while self._n_made < n_values:
+            with self._timings("read"):
+                frames = self._pictures.onset_part(self._n_made, segment)
+            with self._timings("onset"):
+                logits = self._engine(frames=onset_input(frames, 0, self._geometry))["logits"][0]
+            if self._n_made + segment > len(self._made):
+                self._made = np.concatenate([self._made, np.zeros_like(self._made)])
+            self._made[self._n_made : self._n_made + segment] = logits
+            self._n_made += segment
+        return self._made[:n_values]
 
 
-def onset_rows(logits: Array, windows: Windows) -> Array:
-    """The onset values of every window, [windows, onset_values]."""
-    n_values = windows.geometry.onset_values
-    return np.stack([logits[offset : offset + n_values] for offset in windows.onset_offsets])
-
-
-def visual_rows(engine: Engine, frames: Frames, windows: Windows, progress: Progress | None = None) -> Array:
-    """The visual features of every window, [windows, visual_frames, visual_dim]."""
-    rows = []
-    for i, offset in enumerate(windows.visual_offsets):
-        report(progress, "visual", i / len(windows))
-        features = engine(frames=visual_input(frames, offset, windows.geometry))["features"]
-        rows.append(features[0, : windows.geometry.visual_frames])
-    report(progress, "visual", 1.0)
-    return np.stack(rows)
+def visual_features(
+    engine: Engine, pictures: Pictures, offset: int, geometry: Geometry, timings: Timings
+) -> Array:
+    """The visual features [1, visual_frames, visual_dim] of the window whose first frame is `offset`."""
+    with timings("read"):
+        frames = pictures.visual_part(offset, geometry.visual_encode)
+    with timings("visual"):
+        features = engine(frames=visual_input(frames, 0, geometry))["features"]
+    return features[:, : geometry.visual_frames]
 
 
 def _still(frames: Pixels, offset: int, count: int) -> Pixels:

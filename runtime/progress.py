@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
 from typing import Protocol, TextIO
 
 from taro_rt.engines.errors import Cancelled
@@ -14,6 +16,9 @@ Progress = Callable[[str, float], "bool | None"]
 
 class Reporter(Protocol):
     """Shows progress; `close` leaves the terminal clean."""
+
+    subject: str
+    """The video that is worked on, where there are several."""
 
     def __call__(self, stage: str, fraction: float) -> None: ...
 
@@ -26,8 +31,37 @@ def report(progress: Progress | None, stage: str, fraction: float) -> None:
         raise Cancelled(f"stopped in the {stage} stage: the progress callback asked for it")
 
 
+class TimeLeft:
+    """Guesses, from the course of a stage so far, how long the rest of it takes."""
+
+    ENOUGH_S, ENOUGH = 1.0, 0.01
+
+    def __init__(self) -> None:
+        self._stage: tuple[str, str] = ("", "")
+        self._since = 0.0
+
+    def __call__(self, subject: str, stage: str, fraction: float) -> float | None:
+        """Seconds, or None as long as nothing can be said."""
+        now = monotonic()
+        if self._stage != (subject, stage):
+            self._stage, self._since = (subject, stage), now
+        elapsed = now - self._since
+        if elapsed < self.ENOUGH_S or fraction < self.ENOUGH:
+            return None
+        return elapsed * (1 - fraction) / fraction
+
+
+def clock(seconds: float) -> str:
+    """0:07, 12:30 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 class Silent:
     """For output that nobody watches."""
+
+    subject = ""
 
     def __call__(self, stage: str, fraction: float) -> None:
         pass
@@ -42,14 +76,19 @@ class Bar:
     WIDTH = 30
 
     def __init__(self, stream: TextIO) -> None:
+        self.subject = ""
         self._stream = stream
         self._shown = ""
+        self._left = TimeLeft()
 
     def __call__(self, stage: str, fraction: float) -> None:
         filled = round(fraction * self.WIDTH)
-        line = f"{stage:<9}{'█' * filled}{'░' * (self.WIDTH - filled)}{fraction:5.0%}"
+        left_s = self._left(self.subject, stage, fraction)
+        left = "" if left_s is None else f"{clock(left_s):>8} left"
+        name = f"{Path(self.subject).name[:24]}  " if self.subject else ""
+        line = f"{name}{stage:<9}{'█' * filled}{'░' * (self.WIDTH - filled)}{fraction:5.0%}{left}"
         if line != self._shown:
-            self._stream.write(f"\r{line}")
+            self._stream.write(f"\r{line}{' ' * (len(self._shown) - len(line))}")
             self._stream.flush()
             self._shown = line
 
@@ -64,15 +103,21 @@ class JsonLines:
     """One JSON object per line and per whole percent, for a program that reads along."""
 
     def __init__(self, stream: TextIO) -> None:
+        self.subject = ""
         self._stream = stream
-        self._last: tuple[str, int] | None = None
+        self._last: tuple[str, str, int] | None = None
+        self._left = TimeLeft()
 
     def __call__(self, stage: str, fraction: float) -> None:
         percent = int(fraction * 100)
-        if self._last == (stage, percent):
+        left_s = self._left(self.subject, stage, fraction)
+        if self._last == (self.subject, stage, percent):
             return
-        self._last = (stage, percent)
-        self._stream.write(json.dumps({"stage": stage, "progress": percent / 100}) + "\n")
+        self._last = (self.subject, stage, percent)
+        line: dict[str, str | float] = {"video": self.subject} if self.subject else {}
+        line |= {"stage": stage, "progress": percent / 100}
+        line |= {} if left_s is None else {"left_s": round(left_s, 1)}
+        self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from taro_rt.engines.contract import Array
 from taro_rt.engines.stages import Geometry
+from taro_rt.runtime.source import quarter_turns
 
 Frames = npt.NDArray[np.uint8]
 """RGB, [..., h, w, 3]."""
@@ -71,11 +72,6 @@ class Released:
     def __call__(self, frame: VideoFrame) -> Pixels:
         whole = self._scaler.reformat(frame, format="rgb24", interpolation=Fast.FILTER)
         return self._resize(np.rot90(whole.to_ndarray(), quarter_turns(frame)), self._size, self._size)
-
-
-def quarter_turns(frame: VideoFrame) -> int:
-    """Counter-clockwise quarter turns that set the picture upright."""
-    return round(frame.rotation / 90) % 4
 
 
 def resize_bytes(frame: Frames, height: int, width: int) -> Frames:

@@ -7,7 +7,8 @@ The velocity is a callable and so is the noise: the loop knows neither backend n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
@@ -29,6 +30,15 @@ class Velocity(Protocol):
     def __call__(self, latents: Array, t: float, guided: bool) -> Array: ...
 
 
+@dataclass(frozen=True)
+class Request:
+    """The sampler waits for the velocity at these latents and this time."""
+
+    latents: Array
+    t: float
+    guided: bool
+
+
 def sample(
     velocity: Velocity,
     latents: Array,
@@ -38,8 +48,26 @@ def sample(
 ) -> Array:
     """Integrate from `latents` (pure noise, t = 1) to t = 0; `times` replaces the grid of the settings.
 
+    Raises `OptionsError` for another method or path.
+    """
+    run = steps(latents, noise, settings, times)
+    try:
+        request = next(run)
+        while True:
+            request = run.send(velocity(request.latents, request.t, request.guided))
+    except StopIteration as stop:
+        final: Array = stop.value
+        return final
+
+
+def steps(
+    latents: Array, noise: Noise, settings: SamplerDefaults, times: Array | None = None
+) -> Generator[Request, Array, Array]:
+    """`sample` as a generator: yields what it must know, is sent the velocity, returns the latents at t = 0.
+
+    All arithmetic is element by element, so any piece of a canvas can have a run of its own.
     Euler–Maruyama ("sde"), Euler ("ode") or "heun", whose corrector keeps the guidance decision of its step
-    and is left out of the last one. Raises `OptionsError` for another method or path.
+    and is left out of the last one.
     """
     if settings.method not in METHODS or settings.path not in PATHS:
         raise OptionsError(
@@ -51,16 +79,22 @@ def sample(
     for i, (t, t_next) in enumerate(pairwise(grid)):
         dt, last = t_next - t, i == len(grid) - 2
         guided = is_guided(t, settings)
-        v = velocity(x, t, guided)
+        v = yield Request(x, t, guided)
         if settings.method == "sde":
             x = x + dt * drift(x, v, t, settings.path)
             if not last:
                 x = x + math.sqrt(2 * t * -dt) * noise(i)
         elif settings.method == "heun" and not last:
-            x = x + 0.5 * dt * (v + velocity(x + dt * v, t_next, guided))
+            ahead = yield Request(x + dt * v, t_next, guided)
+            x = x + 0.5 * dt * (v + ahead)
         else:
             x = x + dt * v
     return x
+
+
+def evaluations(settings: SamplerDefaults) -> int:
+    """How often the velocity is asked for."""
+    return 2 * settings.steps - 1 if settings.method == "heun" else settings.steps
 
 
 def time_grid(method: str, steps: int) -> Array:

@@ -1,7 +1,6 @@
-"""Opening a video file and walking through what it displays, whatever state the file is in.
+"""Opening a video file and reading its packets, whatever state the file is in.
 
-Times are exact: fractions of a second from the first displayed frame, taken from the PTS and never from a
-frame number. Knows nothing of models and sizes.
+Nothing that a header declares is trusted beyond the limits below. Knows nothing of models and sizes.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,11 +19,46 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from taro_rt.engines.errors import MediaError
+from taro_rt.engines.errors import MediaError, OptionsError
 
 PICTURE_FORMATS = ("image2", "_pipe", "tty")
 """Demuxers that show a picture or a text as a video of one frame."""
-FALLBACK_STEP = Fraction(1, 25)
+LOCAL_PROTOCOLS = "file,crypto,data"
+"""What a file may make libav open: a playlist must not reach the network."""
+MAX_PIXELS = 1 << 26
+"""Of one picture: 8192 x 8192. Larger ones are refused before they are decoded."""
+MAX_STREAMS = 256
+MAX_FRAMES = 24 * 3600 * 120
+"""Displayed frames of a clip: a day at 120 per second."""
+LONGEST_S = 24 * 3600
+LONGEST_STEP_S = 600
+"""Between two frames; a file that claims more has a broken time stamp."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Part of a video, in seconds from its first displayed frame. Raises `OptionsError`."""
+
+    start_s: float = 0.0
+    end_s: float | None = None
+    """None: to the end of the video."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_s <= LONGEST_S:
+            raise OptionsError(f"start: expected 0 to {LONGEST_S} seconds, got {self.start_s:g}")
+        if self.end_s is not None and not self.start_s < self.end_s <= LONGEST_S:
+            raise OptionsError(
+                f"end: expected more than the start ({self.start_s:g} s) and at most {LONGEST_S} s, "
+                f"got {self.end_s:g}"
+            )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the video."""
+        return self.start_s == 0 and self.end_s is None
+
+
+WHOLE = Span()
 
 
 @contextmanager
@@ -31,15 +66,19 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The opened file and its picture. Raises `MediaError`, also for what libav refuses within the block."""
     try:
         status = path.stat()
-    except OSError as error:
-        raise MediaError(f"{path}: expected a video file, got {error.strerror}; check the path") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "a name with a zero byte"
+        raise MediaError(f"{path}: expected a video file, got {reason}; check the path") from error
     if not stat.S_ISREG(status.st_mode):
         raise MediaError(f"{path}: expected a video file, got a folder or device; check the path")
     if status.st_size == 0:
         raise MediaError(f"{path}: expected a video file, got an empty file; copy or download it again")
+    options = {
+        "protocol_whitelist": LOCAL_PROTOCOLS
+    }  # of the container: as `options` of PyAV 16, FLV crashes
     try:
         # the absolute path: in "12:30.mp4" libav would take "12" for a protocol
-        with av.open(str(path.absolute()), metadata_errors="replace") as container:
+        with av.open(str(path.absolute()), metadata_errors="replace", container_options=options) as container:
             yield container, _picture(container, path)
     except av.FFmpegError as error:
         raise MediaError(
@@ -72,102 +111,32 @@ def read_packets(container: InputContainer, *streams: Stream) -> Iterator[Packet
             yield None
 
 
-class Playback:
-    """One pass over the displayed frames of a video; iterate once. The counters grow on the way.
+def check_sides(path: Path, width: int, height: int) -> None:
+    """Raise `MediaError` for a picture beyond `MAX_PIXELS`."""
+    if width * height > MAX_PIXELS:
+        raise MediaError(
+            f"{path}: expected pictures of at most {MAX_PIXELS} pixels, got {width} x {height}; "
+            "shrink the video first"
+        )
 
-    Damaged packets are skipped and counted. Frames keep the decoder's order and times never go back, even
-    where the file's PTS do.
-    """
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._container = container
-        self._stream = stream
-        self._tick = Fraction(stream.time_base or 0)
-        self._read = 0
-        self._step = Fraction(0)
-        self._states_steps = True
-        self.n_frames = 0
-        self.n_skipped = 0
-        """Packets that could not be read or decoded."""
-        self.n_hidden = 0
-        """Packets that are decoded but not displayed: the file has an edit list."""
-        self.n_untimed = 0
-        """Packets without a PTS."""
-        self.start_s = Fraction(0)
-        """PTS of the first displayed frame, in the file's own time line."""
-        self.time_s = Fraction(0)
-        """Time of the latest frame."""
-        self.stated_s = Fraction(0)
-        """How long the latest frame lasts by the file; often a guess of libav's, or 0."""
+def quarter_turns(frame: VideoFrame) -> int:
+    """Counter-clockwise quarter turns that set the picture upright."""
+    return round(frame.rotation / 90) % 4
 
-    def __iter__(self) -> Iterator[tuple[Fraction, VideoFrame]]:
-        self._stream.thread_type = "AUTO"
-        for frame in self._frames():
-            self._advance(frame)
-            yield self.time_s, frame
 
-    @property
-    def progress(self) -> float:
-        """Share of the file that was read, 0 to 1."""
-        return min(1.0, self._read / max(1, self._container.size))
-
-    @property
-    def duration_s(self) -> Fraction:
-        """From the first frame's time to the end of the latest one.
-
-        The latest frame lasts as long as the file states if that was true of the frame before, else as long
-        as the frame before.
-        """
-        stated_s = self.stated_s if self._states_steps else Fraction(0)
-        return self.time_s + (stated_s or self._step or self._nominal_step())
-
-    def promised_s(self) -> Fraction | None:
-        """The picture's length by the file's header, if it says so: a truncated file has less."""
-        if self._stream.duration:
-            return self._stream.duration * self._tick
-        if self._container.duration and not self._container.streams.audio:
-            return Fraction(self._container.duration, av.time_base) - self.start_s
-        return None
-
-    def _frames(self) -> Iterator[VideoFrame]:
-        for packet in read_packets(self._container, self._stream):
-            if packet is None:
-                self.n_skipped += 1
-                continue
-            self._read = max(self._read, packet.pos or 0)
-            self.n_hidden += packet.is_discard
-            self.n_untimed += packet.pts is None
-            yield from self._decode(packet)
-        yield from self._decode(None)  # what the decoder still holds
-
-    def _decode(self, packet: Packet[Stream] | None) -> list[VideoFrame]:
-        try:
-            return self._stream.decode(packet)
-        except av.FFmpegError:
-            self.n_skipped += 1
-            return []
-
-    def _advance(self, frame: VideoFrame) -> None:
-        before = self.time_s
-        if frame.pts is not None:  # in ticks of the stream: flushed frames do not know their time base
-            if self.n_frames == 0:
-                self.start_s = frame.pts * self._tick
-            self.time_s = max(before, frame.pts * self._tick - self.start_s)
-        elif self.n_frames > 0:
-            self.time_s += self.stated_s or self._nominal_step()
-        if self.n_frames > 0:
-            self._step = self.time_s - before
-            self._states_steps = abs(self.stated_s - self._step) <= self._tick
-        self.stated_s = max(0, frame.duration or 0) * self._tick
-        self.n_frames += 1
-
-    def _nominal_step(self) -> Fraction:
-        rate = self._stream.average_rate
-        return 1 / Fraction(rate) if rate else FALLBACK_STEP
+def tick_of(stream: Stream) -> Fraction:
+    """Seconds of one tick of the stream's time stamps."""
+    return Fraction(stream.time_base or 0)
 
 
 def _picture(container: InputContainer, path: Path) -> VideoStream:
     """The stream to watch: the best one that is not cover art."""
+    if len(container.streams) > MAX_STREAMS:
+        raise MediaError(
+            f"{path}: expected at most {MAX_STREAMS} streams, got {len(container.streams)}; "
+            "remux what is needed of it"
+        )
     videos = container.streams.video
     pictures = [s for s in videos if not s.disposition & Disposition.attached_pic]
     if not pictures:
@@ -185,4 +154,7 @@ def _picture(container: InputContainer, path: Path) -> VideoStream:
         raise MediaError(
             f"{path}: expected a known video codec, got one without decoder; convert it to H.264"
         )
+    check_sides(path, stream.width, stream.height)
+    # a stream may grow beyond what its header said: the decoder itself refuses
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream

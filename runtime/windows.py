@@ -7,12 +7,13 @@ a raised-cosine weight. A clip that fits one window has exactly one, and merging
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor, lcm
 
 import numpy as np
+import numpy.typing as npt
 
 from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import BundleError, MediaError
@@ -112,22 +113,48 @@ def cut(canvas: Array, offset: int, length: int, axis: int) -> Array:
     return canvas[(slice(None),) * axis + (slice(offset, offset + length),)]
 
 
-def merge(parts: Sequence[Array], offsets: Sequence[int], axis: int) -> Array:
-    """Weighted mean of equally long, overlapping parts; `axis` is time. Weights sum to one everywhere."""
-    length = parts[0].shape[axis]
-    bump = np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 2
-    total = np.zeros(offsets[-1] + length)
-    for offset in offsets:
-        total[offset : offset + length] += bump
-    shape = list(parts[0].shape)
-    shape[axis] = len(total)
-    merged = np.zeros(shape, np.float32)
-    column = (-1,) + (1,) * (len(shape) - axis - 1)
-    for part, offset in zip(parts, offsets, strict=True):
-        share = (bump / total[offset : offset + length]).astype(np.float32).reshape(column)
-        view = cut(merged, offset, length, axis)
-        view += part * share
-    return merged
+def bump(length: int) -> npt.NDArray[np.float64]:
+    """The weight of a window along its time [length], before it is divided by that of all windows."""
+    weight: npt.NDArray[np.float64] = np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 2
+    return weight
+
+
+def merge(parts: Iterable[Array], offsets: Sequence[int], axis: int) -> Iterator[Array]:
+    """Weighted mean of equally long, overlapping parts, given piece by piece; `axis` is time.
+
+    Piece k reaches from offset k to offset k + 1, the last one to the end of the last part: it is given as
+    soon as no later part touches it. Weights sum to one everywhere. Holds no more than one part and a bit.
+    """
+    held: Array | None = None
+    for k, part in enumerate(parts):
+        length = part.shape[axis]
+        weight, total = bump(length), np.zeros(length)
+        for other in offsets:
+            low, high = max(0, other - offsets[k]), min(length, other - offsets[k] + length)
+            if low < high:
+                total[low:high] += weight[low + offsets[k] - other : high + offsets[k] - other]
+        column = (-1,) + (1,) * (part.ndim - axis - 1)
+        shared = part * (weight / total).astype(np.float32).reshape(column)
+        if held is not None:
+            n_old = held.shape[axis]
+            overlap = cut(shared, 0, n_old, axis)
+            overlap += held
+        step = offsets[k + 1] - offsets[k] if k + 1 < len(offsets) else length
+        yield cut(shared, 0, step, axis)
+        held = cut(shared, step, length - step, axis)
+
+
+def regroup(pieces: Iterable[Array], offsets: Sequence[int], length: int, axis: int) -> Iterator[Array]:
+    """Windows of a canvas that comes piece by piece in order, each as soon as its last piece is there."""
+    held, start, starts = None, 0, list(offsets)
+    for piece in pieces:
+        held = piece if held is None else np.concatenate([held, piece], axis)
+        while starts and start + held.shape[axis] >= starts[0] + length:
+            yield cut(held, starts[0] - start, length, axis)
+            starts.pop(0)
+            if starts:
+                held = cut(held, starts[0] - start, held.shape[axis], axis)
+                start = starts[0]
 
 
 def _latent_rate(geometry: Geometry) -> Fraction:

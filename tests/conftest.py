@@ -9,6 +9,16 @@ settings.register_profile("taro-rt", deadline=None)  # a busy machine is no fail
 settings.load_profile("taro-rt")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-cases", type=int, default=120, help="mutated files that the fuzz tests try")
+
+
+@pytest.fixture(scope="session")
+def fuzz_cases(request: pytest.FixtureRequest) -> int:
+    """How many mutated files to try."""
+    return int(request.config.getoption("--fuzz-cases"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Slow tests are skipped, and counted, unless they are asked for."""
     if "slow" in config.getoption("-m"):

@@ -183,7 +183,9 @@ def read_sound(path: Path) -> tuple[float, Samples, int]:
         for frame in container.decode(audio=0):
             if start_s is None:
                 start_s, rate_hz = float(frame.pts * frame.time_base), frame.sample_rate
-            parts.append(frame.to_ndarray().reshape(-1, frame.samples)[0])
+            values = frame.to_ndarray()
+            planes = values if frame.format.is_planar else values.reshape(frame.samples, -1).T
+            parts.append(planes[0])
     assert start_s is not None, f"{path}: no sound"
     return start_s, np.concatenate(parts).astype(np.float32), rate_hz
 

@@ -1,50 +1,48 @@
-"""Sounds in memory and as WAV files."""
+"""Sounds in memory and in files of their own."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taro_rt.engines.errors import MediaError
-from taro_rt.runtime.audio import Audio, fit_length, write_wav
+from taro_rt.engines.errors import EngineError, MediaError
+from taro_rt.runtime.audio import Audio, Spool, fit_length
 
 
-def test_a_wav_holds_every_sample(tmp_path: Path) -> None:
-    samples = np.linspace(-1, 1, 1001, dtype=np.float32)
-    write_wav(Audio(samples, 16000), tmp_path / "a.wav")
-    read, rate_hz = soundfile.read(tmp_path / "a.wav", dtype="float32")
-    assert (rate_hz, len(read)) == (16000, 1001)
-    assert np.abs(read - samples).max() <= 1 / 32768
-    assert soundfile.info(tmp_path / "a.wav").subtype == "PCM_16"
+def test_a_sound_is_given_in_blocks_of_half_a_second() -> None:
+    samples = np.arange(20000, dtype=np.float32)
+    blocks = list(Audio(samples, 16000).blocks())
+    assert [len(block) for block in blocks] == [8000, 8000, 4000]
+    assert np.array_equal(np.concatenate(blocks), samples)
 
 
-def test_a_wav_of_samples_beyond_full_scale_is_clipped_not_wrapped(tmp_path: Path) -> None:
-    write_wav(Audio(np.array([2, -2, 0.5], np.float32), 16000), tmp_path / "a.wav")
-    read, _ = soundfile.read(tmp_path / "a.wav")
-    assert read == pytest.approx([1, -1, 0.5], abs=1e-4)
+@pytest.mark.parametrize("have", [90, 100, 900])
+def test_a_spooled_sound_is_the_same_in_a_file_as_in_memory(tmp_path: Path, have: int) -> None:
+    samples = np.linspace(-1, 1, have, dtype=np.float32)
+    made = []
+    for folder in (None, tmp_path):
+        with closing(Spool(16000, folder)) as spool:
+            for part in np.array_split(samples, 3):
+                spool.add(part)
+            made.append(spool.audio(100))
+    assert np.array_equal(made[0].samples, made[1].samples)
+    assert np.array_equal(np.concatenate(list(made[1].blocks())), made[0].samples)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_sound_gives_the_same_bytes(tmp_path: Path) -> None:
-    samples = np.random.default_rng(0).uniform(-1, 1, 4000).astype(np.float32)
-    for name in ("a.wav", "b.wav"):
-        write_wav(Audio(samples, 16000), tmp_path / name)
-    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+def test_a_sound_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(EngineError, match="finite"):
+        Spool(16000).add(np.array([0, np.nan], np.float32))
 
 
-def test_a_float_wav_is_exact(tmp_path: Path) -> None:
-    samples = np.random.default_rng(0).uniform(-1, 1, 4000).astype(np.float32)
-    write_wav(Audio(samples, 16000), tmp_path / "a.wav", subtype="FLOAT")
-    assert np.array_equal(soundfile.read(tmp_path / "a.wav", dtype="float32")[0], samples)
-
-
-def test_a_wav_that_cannot_be_written_is_a_media_error(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="nowhere: the sound cannot be written there"):
-        write_wav(Audio(np.zeros(10, np.float32), 16000), tmp_path / "nowhere" / "a.wav")
+def test_a_folder_that_cannot_keep_a_sound_is_a_media_error(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="nowhere: the sound cannot be kept there"):
+        Spool(16000, tmp_path / "nowhere")
 
 
 def test_the_duration_is_samples_over_rate() -> None:

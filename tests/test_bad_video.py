@@ -44,6 +44,8 @@ def faulty(folder: Path, fault: str) -> Path:
         data[start:] = b"\x5a" * (len(data) - start)
         path.write_bytes(data)
     elif fault == "endless":
+        encode(path, FRAMES[:5], [0, 400, 800, 1200, 1600])
+    elif fault == "jump":
         encode(path, FRAMES[:2], [0, 4000])
     return path
 
@@ -61,7 +63,8 @@ def faulty(folder: Path, fault: str) -> Path:
         ("sound with art", "got only cover art beside the sound"),
         ("picture", "got a still image"),
         ("no frame", "got no decodable frame from h264"),
-        ("endless", "expected at most 1200 s of picture with this bundle, got 4000 s"),
+        ("endless", "expected at most 1200 s of picture in memory, got 1600 s"),
+        ("jump", "expected at most 600 s between two frames, got 4000 s"),
     ],
 )
 def test_refuses_what_is_no_video_in_one_line_that_names_it(

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from taro_rt import __version__
 from taro_rt.engines.errors import Cancelled
 from taro_rt.runtime.cli import app
-from taro_rt.runtime.commands import Source, generate_files
+from taro_rt.runtime.commands import Job, Machine, generate_file
 from taro_rt.runtime.options import Options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,9 +90,8 @@ def test_a_stop_between_two_takes_leaves_neither(video: Path, tiny_bundle: Path)
         return not (stage == "write" and fraction == 0.5)
 
     before = set(video.parent.iterdir())
-    source = Source(video, str(tiny_bundle))
-    with pytest.raises(Cancelled):
-        generate_files(source, video.with_name("t.wav"), Options(takes=2, steps=1), False, stop)
+    with pytest.raises(Cancelled), Machine(str(tiny_bundle)) as machine:
+        generate_file(machine, video, video.with_name("t.wav"), Job(Options(takes=2, steps=1)), stop)
     assert set(video.parent.iterdir()) == before
 
 
@@ -111,7 +110,7 @@ def test_json_gives_one_record_on_stdout_and_progress_lines_on_stderr(run: Run, 
     assert all(seconds >= 0 for seconds in record["timings_s"].values())
     lines = [json.loads(line) for line in result.stderr.splitlines()]
     stages = list(dict.fromkeys(line["stage"] for line in lines))
-    assert stages == ["read", "load", "onset", "visual", "denoiser", "decoder", "vocoder", "write"]
+    assert stages == ["load", "generate", "write"]
     assert all(0 <= line["progress"] <= 1 for line in lines)
 
 
@@ -125,6 +124,28 @@ def test_options_reach_the_sampler(run: Run, video: Path) -> None:
     assert np.array_equal(plain, sound())
     for change in (["--seed", 1], ["--guidance", 2], ["--method", "ode"], ["--steps", 3]):
         assert np.abs(plain - sound(*change)).max() > 1e-3, change
+
+
+def test_a_part_at_another_rate_on_two_channels(run: Run, video: Path) -> None:
+    output = video.with_name("part.wav")
+    asked = ["--start", 0.4, "--end", 1.0, "--rate", 44100, "--channels", 2, "--json"]
+    record = json.loads(run("generate", video, "-o", output, *asked).stdout)
+    samples, rate_hz = soundfile.read(output)
+    assert (record["video_s"], record["rate_hz"]) == (pytest.approx(0.6), 44100) and rate_hz == 44100
+    assert samples.shape == (round(0.6 * 44100), 2) and np.array_equal(samples[:, 0], samples[:, 1])
+
+
+def test_the_original_sound_and_the_level_are_as_asked(run: Run, tmp_path: Path) -> None:
+    tone = (0.05 * np.sin(np.arange(57600) * 0.3)).astype(np.float32)
+    video = encode(tmp_path / "sounding.mp4", numbered(30), sound=tone)
+    levels = {}
+    for audio, loudness in (("replace", "-30"), ("replace", "-20"), ("mix", "-30")):
+        output = tmp_path / "sound.wav"
+        result = run("generate", video, "-o", output, "--force", "--audio", audio, "--loudness", loudness)
+        assert result.exit_code == 0, result.output
+        levels[audio, loudness] = np.sqrt(np.mean(soundfile.read(output)[0] ** 2))
+    assert levels["replace", "-20"] > 1.5 * levels["replace", "-30"]
+    assert levels["mix", "-30"] > levels["replace", "-30"]
 
 
 def test_an_existing_output_is_replaced_with_force_only(run: Run, video: Path) -> None:
@@ -198,6 +219,12 @@ def break_empty(folder: Path, clip: Path) -> Path:
     return path
 
 
+def new_folder(folder: Path) -> Path:
+    path = folder / "nothing here"
+    path.mkdir()
+    return path
+
+
 def break_sound(folder: Path, clip: Path) -> Path:
     return encode_sound(folder / "sound.m4a", np.zeros(48000, np.float32))
 
@@ -222,7 +249,7 @@ Case = Callable[[Path, Path, Path], list[Any]]
 
 CASES: dict[str, tuple[Case, int, str]] = {
     "missing": (lambda d, v, b: [d / "none.mp4"], 5, "none.mp4"),
-    "folder": (lambda d, v, b: [d], 5, "folder"),
+    "folder": (lambda d, v, b: [new_folder(d)], 2, "expected videos"),
     "audio only": (lambda d, v, b: [break_sound(d, v)], 5, "sound.m4a"),
     "text": (lambda d, v, b: [break_text(d, v)], 5, "text.mp4"),
     "truncated": (lambda d, v, b: [break_truncated(d, v)], 5, "cut.mp4"),
@@ -241,6 +268,14 @@ CASES: dict[str, tuple[Case, int, str]] = {
     "threads": (lambda d, v, b: [v, "--threads", 0], 2, "threads"),
     "backend": (lambda d, v, b: [v, "--backend", "abacus"], 2, "abacus"),
     "device": (lambda d, v, b: [v, "--device", "cuda", "--backend", "onnxruntime"], 4, "cuda"),
+    "start": (lambda d, v, b: [v, "--start", 9], 5, "from 9 s on"),
+    "end": (lambda d, v, b: [v, "--start", 1, "--end", 0.5], 2, "end"),
+    "audio": (lambda d, v, b: [v, "--audio", "louder"], 2, "keep-as-second-track"),
+    "loudness": (lambda d, v, b: [v, "--loudness", "loud"], 2, "off"),
+    "gain": (lambda d, v, b: [v, "--gain", 99], 2, "gain"),
+    "rate": (lambda d, v, b: [v, "--rate", 22050], 2, "44100"),
+    "channels": (lambda d, v, b: [v, "--channels", 5], 2, "channels"),
+    "output for many": (lambda d, v, b: [v, v, "-o", d / "out.mp4"], 2, "--out-dir"),
     "no onset file": (lambda d, v, b: [v, "--onsets", d / "none.json"], 2, "none.json"),
     "late onset": (lambda d, v, b: [v, "--onsets", beyond(d)], 2, "99"),
 }
@@ -297,7 +332,7 @@ def test_an_interrupted_run_leaves_nothing(video: Path, tiny_bundle: Path, stop:
     ) as process:
         assert process.stderr and process.stdout
         for line in process.stderr:
-            if "denoiser" in line:
+            if "generate" in line:
                 break
         process.send_signal(stop)
         out, err = process.communicate(timeout=60)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media import chosen
 
-from taro_rt.runtime.clip import FramePicker
+from taro_rt.runtime.track import FramePicker
 
 
 def picks(times: list[Fraction], duration_s: Fraction, rate_hz: int) -> list[int]:

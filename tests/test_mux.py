@@ -15,8 +15,11 @@ from media import burst, burst_time, encode, numbered, read_sound, remux, turn, 
 from taro_rt.engines.errors import MediaError
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.audio import Audio
-from taro_rt.runtime.clip import Clip, VideoInfo
-from taro_rt.runtime.mux import default_output, plan_output, write_video
+from taro_rt.runtime.clip import Clip
+from taro_rt.runtime.finish import Finish
+from taro_rt.runtime.mux import write_output
+from taro_rt.runtime.plan import default_output, plan_output
+from taro_rt.runtime.probe import VideoInfo
 
 SMALL = Geometry(onset_resize=16, onset_crop=16, visual_size=16)
 RATE_HZ = 16000
@@ -24,6 +27,7 @@ BURST_S = 0.7
 FRAMES = numbered(50)
 UNEVEN = list(np.cumsum([0, *np.tile([0.02, 0.05, 0.04], 17)])[:50])
 
+AS_IT_IS = Finish(loudness=None)
 Maker = Callable[[Path], Path]
 
 
@@ -47,7 +51,7 @@ def read(path: Path) -> VideoInfo:
 def muxed(source: Path, target: Path) -> Path:
     """`source` with a burst at BURST_S after its first displayed frame."""
     info = read(source)
-    write_video(info, Audio(burst(info.duration_s, BURST_S, RATE_HZ), RATE_HZ), target)
+    write_output(info, Audio(burst(info.duration_s, BURST_S, RATE_HZ), RATE_HZ), target, AS_IT_IS)
     return target
 
 
@@ -137,7 +141,7 @@ def test_the_spectrum_survives(tmp_path: Path) -> None:
     t = np.arange(round(info.duration_s * RATE_HZ)) / RATE_HZ
     tones = sum(0.2 * np.sin(2 * np.pi * f * t) for f in (220, 1000, 6000))
     for name in ("out.mp4", "out.mkv"):
-        write_video(info, Audio(tones.astype(np.float32), RATE_HZ), tmp_path / name)
+        write_output(info, Audio(tones.astype(np.float32), RATE_HZ), tmp_path / name, AS_IT_IS)
         _, samples, rate_hz = read_sound(tmp_path / name)
         want = np.interp(np.arange(len(samples)) / rate_hz, t, tones)
         middle = slice(rate_hz // 2, rate_hz)
@@ -234,7 +238,7 @@ def test_a_raw_stream_gets_time_stamps_by_being_encoded_anew(tmp_path: Path) -> 
         ("vp9", "out.mov", "mov cannot carry vp9; write .mp4"),
         ("steady", "out.webm", "webm cannot carry h264; write .mp4"),
         ("edited", "out.mkv", "packets that an edit list hides; write .mp4"),
-        ("steady", "out.avi", "got '.avi'; write out.mp4"),
+        ("steady", "out.avi", "a kind that is only read; write out.mp4"),
         ("steady", "out.mp3", "got '.mp3'; write out.mp4"),
         ("steady", "out", "got 'no suffix'; write out.mp4"),
     ],
@@ -280,4 +284,4 @@ def test_a_full_disk_is_a_media_error(tmp_path: Path) -> None:
     target = tmp_path / "out.mkv"
     target.symlink_to("/dev/full")
     with pytest.raises(MediaError, match="the video cannot be written there"):
-        write_video(info, Audio(np.zeros(RATE_HZ, np.float32), RATE_HZ), target)
+        write_output(info, Audio(np.zeros(RATE_HZ, np.float32), RATE_HZ), target)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 
 import av
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,3 +39,15 @@ def test_missing_decode_times_at_the_start_are_filled_backwards() -> None:
         packet.pts, packet.dts, packet.duration = pts, dts, 40
         ready += times.push(packet)
     assert [(p.pts, p.dts) for p in ready] == [(0, -80), (120, -40), (40, 0), (80, 40)]
+
+
+@pytest.mark.parametrize("broken", [9000, -900_000])
+def test_one_broken_decode_time_does_not_drag_the_later_ones_along(broken: int) -> None:
+    times, ready = DecodeTimes(), []
+    for pts, dts in [(0, broken), (120, 0), (160, 40)]:
+        packet = av.Packet(1)
+        packet.time_base = Fraction(1, 1000)
+        packet.pts, packet.dts, packet.duration = pts, dts, 40
+        ready += times.push(packet)
+    assert [packet.pts for packet in ready] == [0, 120, 160]
+    assert min(packet.dts for packet in ready) >= -10_000

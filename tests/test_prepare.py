@@ -6,8 +6,9 @@ import pytest
 from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import OptionsError
 from taro_rt.engines.stages import Geometry, contracts
-from taro_rt.runtime.prepare import Frames, check_frames, onset_input, onset_logits, onset_rows, visual_input
-from taro_rt.runtime.windows import plan
+from taro_rt.runtime.clip import Clip
+from taro_rt.runtime.prepare import Frames, OnsetLogits, check_frames, onset_input, visual_input
+from taro_rt.runtime.timing import Timings
 
 GEOMETRY = Geometry()
 PUBLISHED_MEAN, PUBLISHED_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -68,21 +69,17 @@ class MeanOnset:
         pass
 
 
-def test_segments_follow_each_other_and_end_with_the_last_window() -> None:
-    geometry = Geometry(onset_values=100)
-    windows = plan(9.0, geometry)
-    clip = np.arange(135, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 128, 128, 3), np.uint8)
-    logits = onset_logits(MeanOnset(geometry), clip, windows)
-    assert logits.shape == (130,)
-    assert (np.diff(logits) > 0).all()
-
-
-def test_windows_get_the_onset_values_from_their_start_on() -> None:
-    windows = plan(20.0, GEOMETRY)
-    logits: Array = np.arange(windows.onset_length, dtype=np.float32)
-    rows = onset_rows(logits, windows)
-    assert rows.shape == (3, 120)
-    assert rows[:, 0].tolist() == [0, 90, 180]
+def test_logits_are_made_segment_by_segment_as_far_as_they_are_asked_for() -> None:
+    pixels = np.arange(135, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 128, 128, 3), np.uint8)
+    clip = Clip(None, pixels, pixels[:0])  # type: ignore[arg-type]  # only its frames are looked at
+    timings = Timings()
+    logits = OnsetLogits(MeanOnset(GEOMETRY), clip, GEOMETRY, timings)
+    assert logits.until(40).shape == (40,) and logits._n_made == 60
+    values = logits.until(150)
+    assert (
+        values.shape == (150,) and (np.diff(values[:135]) > 0).all() and (values[135:] == values[134]).all()
+    )
+    assert set(timings.seconds) == {"read", "onset"}
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ def test_the_public_names_are_these() -> None:
         "Clip",
         "ContractError",
         "EngineError",
+        "Finish",
         "ManifestError",
         "MediaError",
         "Onset",
@@ -42,8 +43,10 @@ def test_the_public_names_are_these() -> None:
         "OptionsError",
         "Pipeline",
         "Result",
+        "Span",
         "TaroError",
         "__version__",
+        "write_output",
     ]
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 
@@ -6,11 +7,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import BundleError, MediaError
 from taro_rt.engines.stages import Geometry
-from taro_rt.runtime.windows import Windows, alignment_s, cut, merge, plan
+from taro_rt.runtime.windows import Windows, alignment_s, bump, cut, merge, plan, regroup
 
 GEOMETRY = Geometry()
+
+
+def whole(parts: Sequence[Array], offsets: Sequence[int], axis: int) -> Array:
+    return np.concatenate(list(merge(parts, offsets, axis)), axis)
+
+
+def merged_at_once(parts: Sequence[Array], offsets: Sequence[int]) -> Array:
+    """The definition of `merge` along the first axis, with the whole canvas in memory."""
+    weight, length = bump(len(parts[0])), len(parts[0])
+    total = np.zeros(offsets[-1] + length)
+    for offset in offsets:
+        total[offset : offset + length] += weight
+    merged = np.zeros((len(total), *parts[0].shape[1:]), np.float32)
+    for part, offset in zip(parts, offsets, strict=True):
+        share = (weight / total[offset : offset + length]).astype(np.float32)
+        merged[offset : offset + length] += part * share[:, None]
+    return merged
 
 
 def test_windows_start_where_all_frame_grids_meet() -> None:
@@ -69,7 +88,7 @@ def test_a_window_shorter_than_the_alignment_takes_short_clips_only() -> None:
 
 def test_merging_one_part_changes_no_bit() -> None:
     part = np.random.default_rng(0).standard_normal((2, 8, 204, 16), np.float32)
-    assert np.array_equal(merge([part], [0], axis=2), part)
+    assert np.array_equal(whole([part], [0], axis=2), part)
 
 
 @given(st.floats(min_value=8.2, max_value=60))
@@ -77,13 +96,46 @@ def test_merging_what_was_cut_gives_the_canvas_back(duration_s: float) -> None:
     windows = plan(duration_s, GEOMETRY)
     canvas = np.random.default_rng(1).standard_normal((3, windows.latent_length, 2), np.float32)
     parts = [cut(canvas, offset, 204, axis=1) for offset in windows.latent_offsets]
-    np.testing.assert_allclose(merge(parts, windows.latent_offsets, axis=1), canvas, atol=1e-6)
+    np.testing.assert_allclose(whole(parts, windows.latent_offsets, axis=1), canvas, atol=1e-6)
 
 
 def test_windows_that_disagree_fade_into_each_other_without_a_step() -> None:
     windows = Windows((Fraction(0), Fraction(6), Fraction(12)), GEOMETRY)
     parts = [np.full(816, level, np.float32) for level in (0.0, 1.0, 0.0)]
-    merged = merge(parts, windows.mel_offsets, axis=0)
+    merged = whole(parts, windows.mel_offsets, axis=0)
     assert merged.min() == 0 and merged.max() == 1
     assert np.abs(np.diff(merged)).max() < 0.02
     assert abs(merged[600]) < 1e-4, "a part enters with next to no weight: its edge is not heard"
+
+
+@given(st.floats(min_value=0.1, max_value=60))
+def test_merging_piece_by_piece_equals_merging_at_once_to_the_bit(duration_s: float) -> None:
+    offsets = plan(duration_s, GEOMETRY).latent_offsets
+    rng = np.random.default_rng(2)
+    parts = [rng.standard_normal((204, 2), np.float32) for _ in offsets]
+    assert np.array_equal(whole(parts, offsets, axis=0), merged_at_once(parts, offsets))
+
+
+def test_a_piece_is_given_as_soon_as_no_later_window_touches_it() -> None:
+    taken: list[int] = []
+
+    def parts() -> Iterator[Array]:
+        for k in range(3):
+            taken.append(k)
+            yield np.zeros((204, 1), np.float32)
+
+    pieces = merge(parts(), [0, 150, 300], axis=0)
+    assert len(next(pieces)) == 150 and taken == [0]
+    assert [len(piece) for piece in pieces] == [150, 204]
+
+
+@given(st.floats(min_value=0.1, max_value=60), st.lists(st.integers(1, 400), min_size=1))
+def test_regrouping_gives_the_windows_of_any_pieces(duration_s: float, sizes: list[int]) -> None:
+    windows = plan(duration_s, GEOMETRY)
+    canvas = np.arange(windows.latent_length, dtype=np.float32)[None]
+    edges = [edge for edge in np.cumsum(sizes) if edge < windows.latent_length]
+    pieces = np.split(canvas, edges, axis=1)
+    got = list(regroup(pieces, windows.latent_offsets, 204, axis=1))
+    assert len(got) == len(windows)
+    for window, offset in zip(got, windows.latent_offsets, strict=True):
+        assert np.array_equal(window, cut(canvas, offset, 204, axis=1))

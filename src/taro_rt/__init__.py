@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     )
     from taro_rt.runtime.audio import Audio
     from taro_rt.runtime.clip import Clip
+    from taro_rt.runtime.finish import Finish
+    from taro_rt.runtime.mux import write_output
     from taro_rt.runtime.onsets import Onset
     from taro_rt.runtime.options import Options
     from taro_rt.runtime.pipeline import Pipeline, Result
+    from taro_rt.runtime.source import Span
 
 __version__ = "0.1.0"
 
@@ -50,6 +53,7 @@ _HOMES = {
     "Clip": "runtime.clip",
     "ContractError": "engines.errors",
     "EngineError": "engines.errors",
+    "Finish": "runtime.finish",
     "ManifestError": "engines.errors",
     "MediaError": "engines.errors",
     "Onset": "runtime.onsets",
@@ -57,7 +61,9 @@ _HOMES = {
     "OptionsError": "engines.errors",
     "Pipeline": "runtime.pipeline",
     "Result": "runtime.pipeline",
+    "Span": "runtime.source",
     "TaroError": "engines.errors",
+    "write_output": "runtime.mux",
 }
 
 __all__ = [
@@ -72,6 +78,7 @@ __all__ = [
     "Clip",
     "ContractError",
     "EngineError",
+    "Finish",
     "ManifestError",
     "MediaError",
     "Onset",
@@ -79,8 +86,10 @@ __all__ = [
     "OptionsError",
     "Pipeline",
     "Result",
+    "Span",
     "TaroError",
     "__version__",
+    "write_output",
 ]
 
 

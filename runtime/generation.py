@@ -1,0 +1,134 @@
+"""One generation: pictures → onsets and features → latents → mel → sound, flowing window by window.
+
+Every arrow is a generator that pulls what it needs from the one before it, so nothing is ahead of its time
+and nothing is kept behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import numpy as np
+
+from taro_rt.engines.backends import Engines
+from taro_rt.engines.bundle import Manifest
+from taro_rt.engines.contract import Array
+from taro_rt.runtime.audio import Audio, Spool
+from taro_rt.runtime.clip import Pictures
+from taro_rt.runtime.loudness import limit_peak
+from taro_rt.runtime.noise import START, STEP, draw_noise
+from taro_rt.runtime.onsets import Onset, check_within, curve, pick_onsets, render_logits
+from taro_rt.runtime.options import Options
+from taro_rt.runtime.prepare import OnsetLogits, visual_features
+from taro_rt.runtime.progress import Progress, report
+from taro_rt.runtime.sampler import evaluations, steps, time_grid
+from taro_rt.runtime.timing import Timings
+from taro_rt.runtime.velocity import LATENTS_PER_CALL, Asked, Conditions, velocities
+from taro_rt.runtime.wavefront import Run, Wavefront
+from taro_rt.runtime.windows import merge, plan, regroup
+
+STAGE = "generate"
+"""What progress calls the work of the engines."""
+
+
+class Generation:
+    """Pictures on their way through the engines. Raises `OptionsError` for onsets beyond the clip."""
+
+    def __init__(
+        self,
+        engines: Engines,
+        manifest: Manifest,
+        pictures: Pictures,
+        options: Options,
+        progress: Progress | None,
+    ) -> None:
+        self._engines = engines
+        self._pictures = pictures
+        self._given = options.onsets
+        self._progress = progress
+        self._geometry = g = manifest.geometry
+        self._settings = options.resolve(manifest.sampler)
+        self._times = time_grid(self._settings.method, self._settings.steps)
+        self._windows = plan(pictures.duration_s, g)
+        self.seeds = tuple(options.seed + k for k in range(options.takes))
+        self.timings = Timings()
+        self._logits: Callable[[int], Array]
+        if options.onsets is None:
+            self._logits = OnsetLogits(engines.onset, pictures, g, self.timings).until
+        else:
+            check_within(options.onsets, pictures.duration_s)
+            drawn = render_logits(options.onsets, self._windows.onset_length, g.onset_fps)
+            self._logits = lambda n: drawn[:n]
+
+    def takes(self, folder: Path | None) -> tuple[Audio, ...]:
+        """The sounds, each exactly as long as the picture and never clipped."""
+        rate_hz = self._geometry.rate_hz
+        report(self._progress, STAGE, 0.0)
+        with ExitStack() as opened:
+            spools = [opened.enter_context(closing(Spool(rate_hz, folder))) for _ in self.seeds]
+            for samples in self._samples():
+                for spool, take in zip(spools, samples, strict=True):
+                    spool.add(take)
+            self._pictures.n_onset_frames()  # reads to the end: only now the length is certain
+            n_samples = max(1, round(self._pictures.duration_s * rate_hz))
+            takes = [spool.audio(n_samples) for spool in spools]
+        report(self._progress, STAGE, 1.0)
+        return tuple(takes) if folder else tuple(Audio(limit_peak(a.samples), rate_hz) for a in takes)
+
+    def onsets(self) -> tuple[Array, tuple[Onset, ...]]:
+        """The onset curve [n] within the clip, and the onsets picked from it or given."""
+        n = self._pictures.n_onset_frames()
+        within = curve(self._logits(n))
+        picked = pick_onsets(within, self._geometry.onset_fps) if self._given is None else self._given
+        return within, tuple(picked)
+
+    def _samples(self) -> Iterator[Array]:
+        """Samples [takes, n], piece by piece."""
+        g, w = self._geometry, self._windows
+        latents = regroup(self._latents(), w.latent_offsets, g.latent_frames, axis=2)
+        mels = merge(self._each("decoder", latents, self._mel), w.mel_offsets, axis=1)
+        windows = regroup(mels, w.mel_offsets, g.mel_frames, axis=1)
+        yield from merge(self._each("vocoder", windows, self._wave), w.sample_offsets, axis=1)
+
+    def _latents(self) -> Iterator[Array]:
+        """Finished latents [takes, channels, time, bins], piece by piece."""
+        g, settings = self._geometry, self._settings
+
+        def start(low: int, high: int) -> Run:
+            noise = draw_noise(self.seeds, START, 0, low, high, g)
+            step = lambda i: draw_noise(self.seeds, STEP, i, low, high, g)  # noqa: E731
+            return steps(noise, step, settings, self._times)
+
+        def evaluate(asked: list[Asked]) -> list[Array]:
+            total = evaluations(settings) * len(self._windows)
+            report(self._progress, STAGE, front.n_evaluated / total)
+            return velocities(self._engines.denoiser, asked, settings.guidance, self.timings)
+
+        per_call = max(1, LATENTS_PER_CALL // len(self.seeds))
+        front = Wavefront(
+            self._windows.latent_offsets, g.latent_frames, start, self._enter, evaluate, per_call
+        )
+        return front.pieces()
+
+    def _enter(self, window: int) -> Conditions:
+        g, w, engines = self._geometry, self._windows, self._engines
+        offset = w.onset_offsets[window]
+        onset = self._logits(offset + g.onset_values)[offset:][None]
+        offset = w.visual_offsets[window]
+        features = visual_features(engines.visual, self._pictures, offset, g, self.timings)
+        n_sharing = min(len(w), 2 * evaluations(self._settings))
+        return Conditions(engines.conditioner, self._times[:-1], onset, features, n_sharing)
+
+    def _mel(self, latents: Array) -> Array:
+        return np.stack([self._engines.decoder(latents=take[None])["mel"][0] for take in latents])
+
+    def _wave(self, mels: Array) -> Array:
+        return np.stack([self._engines.vocoder(mel=mel[None])["wave"][0] for mel in mels])
+
+    def _each(self, stage: str, windows: Iterator[Array], work: Callable[[Array], Array]) -> Iterator[Array]:
+        for window in windows:
+            with self.timings(stage):
+                made = work(np.ascontiguousarray(window))
+            yield made

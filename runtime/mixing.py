@@ -1,0 +1,160 @@
+"""The sound as a file gets it: levelled, at the file's rate and layout, with the original if that is kept.
+
+All of it flows in blocks of half a second. Time 0 is the first displayed frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import chain, repeat
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from taro_rt.engines.contract import Array
+from taro_rt.runtime.audio import BLOCK_S, Audio
+from taro_rt.runtime.dynamics import ducked, limited
+from taro_rt.runtime.finish import Finish
+from taro_rt.runtime.loudness import Meter, level_gain
+from taro_rt.runtime.playback import seek_before
+from taro_rt.runtime.probe import VideoInfo
+from taro_rt.runtime.source import open_video, read_packets, tick_of
+
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+LONGEST_GAP_S = 24 * 3600
+"""Silence that is put where the original has none; more is a broken time stamp."""
+END: Packet[Stream] = Packet()
+"""Stands for the end: what the decoder still holds."""
+
+
+def finished(audio: Audio, finish: Finish, info: VideoInfo, rate_hz: int, channels: int) -> Iterator[Array]:
+    """Blocks [channels, n] of the finished sound, float32 within full scale, as long as `audio`."""
+    n_block, n_total = round(BLOCK_S * rate_hz), round(audio.duration_s * rate_hz)
+    gain = np.float32(gain_of(audio, finish, min(channels, 2)))
+    new = exactly(resampled((block[None] * gain for block in audio.blocks()), audio.rate_hz, rate_hz),
+                  n_total, n_block)  # fmt: skip
+    front = np.zeros((channels, 1), np.float32)
+    front[:2] = 1.0  # of more than two channels, the front pair
+    if not (finish.mixes and info.has_audio):
+        yield from limited((front * block for block in new), rate_hz)
+        return
+    with original_sound(info, rate_hz, channels) as sound:
+        old = exactly(sound, n_total, n_block)
+        both: Iterator[Array] = (np.concatenate(pair) for pair in zip(old, new, strict=True))
+        if finish.audio == "duck":
+            both = ducked(both, rate_hz)
+        yield from limited((block[:-1] + front * block[-1:] for block in both), rate_hz)
+
+
+def gain_of(audio: Audio, finish: Finish, n_fronts: int) -> float:
+    """Factor for the new sound; the same sound from two channels counts as twice as loud (BS.1770)."""
+    meter = Meter(audio.rate_hz)
+    for block in audio.blocks():
+        meter.add(block)
+    target = None if finish.loudness is None else finish.loudness - 10 * float(np.log10(n_fronts))
+    return level_gain(meter.loudness(), meter.peak, target) * float(10 ** (finish.gain_db / 20))
+
+
+def resampled(blocks: Iterable[Array], from_hz: int, to_hz: int) -> Iterator[Array]:
+    """Mono blocks [1, n] at another rate; about as many as the time they fill needs."""
+    if from_hz == to_hz:
+        yield from blocks
+        return
+    resampler, start = AudioResampler(format="fltp", layout="mono", rate=to_hz), 0
+    for block in blocks:
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout="mono")
+        frame.sample_rate, frame.time_base, frame.pts = from_hz, Fraction(1, from_hz), start
+        start += block.shape[1]
+        yield from _arrays(resampler.resample(frame))
+    yield from _arrays(resampler.resample(None))
+
+
+def exactly(blocks: Iterable[Array], n_total: int, n_block: int) -> Iterator[Array]:
+    """The same sound in blocks of `n_block`, cut off or filled up with silence at `n_total`."""
+    held, n_left, source = None, n_total, iter(blocks)
+    while n_left > 0:
+        n = min(n_block, n_left)
+        while held is None or held.shape[1] < n:
+            block = next(source, None)
+            if block is None:
+                block = np.zeros((1 if held is None else len(held), n), np.float32)
+            held = block if held is None else np.concatenate([held, block], axis=1)
+        yield held[:, :n]
+        held, n_left = held[:, n:], n_left - n
+
+
+@contextmanager
+def original_sound(info: VideoInfo, rate_hz: int, channels: int) -> Iterator[Iterator[Array]]:
+    """Blocks [channels, n] of the video's own sound from time 0 on; where it has none, silence."""
+    with open_video(info.path) as (container, _):
+        stream = container.streams.best("audio")
+        assert isinstance(stream, AudioStream)
+        if info.span.start_s:
+            seek_before(container, stream, Fraction(info.start_s).limit_denominator(1_000_000))
+        resampler = AudioResampler(format="fltp", layout=LAYOUTS[channels], rate=rate_hz)
+        yield _placed(_resampled_frames(container, stream, resampler), info.start_s, rate_hz, channels)
+
+
+def _decoded(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+    """Every frame that can be decoded; the rest is silence later on."""
+    for packet in chain(read_packets(container, stream), [END]):
+        if packet is None:
+            continue
+        try:
+            yield from stream.decode(None if packet is END else packet)
+        except av.FFmpegError:
+            continue
+
+
+def _resampled_frames(
+    container: InputContainer, stream: AudioStream, resampler: AudioResampler
+) -> Iterator[tuple[float | None, Array]]:
+    """Time in the file, if known, and samples [channels, n] of every frame; packed or planar, any rate."""
+    for frame in _decoded(container, stream):
+        time_s = None if frame.pts is None else float(frame.pts * tick_of(stream))
+        frame.pts = None  # the resampler must not move anything: `_placed` does
+        try:
+            made = list(_arrays(resampler.resample(frame)))
+        except (av.FFmpegError, ValueError):  # rate or layout changed midway
+            continue
+        for samples in made:
+            yield time_s, samples
+            time_s = None
+    for samples in _arrays(resampler.resample(None)):
+        yield None, samples
+
+
+def _placed(
+    frames: Iterator[tuple[float | None, Array]], start_s: float, rate_hz: int, channels: int
+) -> Iterator[Array]:
+    """Every frame at its time: silence before a late one, a cut for what lies before time 0."""
+    n_done, tolerance = 0, round(0.05 * rate_hz)
+    for time_s, samples in frames:
+        place = n_done if time_s is None else round((time_s - start_s) * rate_hz)
+        if place > n_done + tolerance or (n_done == 0 and place > 0):
+            for n in _portions(min(place - n_done, LONGEST_GAP_S * rate_hz), rate_hz):
+                yield np.zeros((channels, n), np.float32)
+            n_done = place
+        elif n_done == 0 and place < 0:
+            samples = samples[:, -place:]
+        n_done += samples.shape[1]
+        if samples.shape[1]:
+            yield samples
+
+
+def _portions(n: int, most: int) -> Iterator[int]:
+    yield from repeat(most, n // most)
+    yield n % most
+
+
+def _arrays(frames: Iterable[AudioFrame]) -> Iterator[Array]:
+    for frame in frames:
+        yield frame.to_ndarray().astype(np.float32, copy=False)

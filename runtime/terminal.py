@@ -1,0 +1,85 @@
+"""How a command speaks: results on stdout, progress and warnings on stderr, errors in one line, exit codes.
+
+Light to import, so that --help is instant.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+import traceback as traceback_module
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from taro_rt.engines.errors import Cancelled, TaroError
+
+if TYPE_CHECKING:
+    from taro_rt.runtime.progress import Reporter
+
+
+@contextmanager
+def session(json: bool, traceback: bool) -> Iterator[Reporter]:
+    """Show progress, and turn our errors and Ctrl-C into one line and an exit code."""
+    from taro_rt.runtime.interrupts import Interruptible, Interrupts
+    from taro_rt.runtime.progress import Bar, JsonLines, Silent
+
+    progress: Reporter
+    progress = JsonLines(sys.stderr) if json else Bar(sys.stderr) if sys.stderr.isatty() else Silent()
+    fault: TaroError | None = None
+    interrupted = Cancelled("interrupted: nothing was written")
+    with Interrupts() as interrupts:
+        try:
+            yield Interruptible(progress, interrupts)
+        except TaroError as error:
+            fault = interrupted if interrupts.asked else error
+        except KeyboardInterrupt:
+            fault = interrupted
+        finally:
+            progress.close()
+    if fault is None:
+        return
+    if traceback:
+        traceback_module.print_exception(fault)
+    message = " ".join(str(fault).split())
+    if json:
+        record = {"type": type(fault).__name__, "message": message, "exit_code": fault.exit_code}
+        typer.echo(json_module.dumps({"error": record}))
+    else:
+        typer.echo(f"taro-rt: {message}", err=True)
+    raise typer.Exit(fault.exit_code)
+
+
+def show(record: dict[str, Any], json: bool, lines: Sequence[str]) -> None:
+    """The result: the record, or lines for people."""
+    typer.echo(json_module.dumps(record) if json else "\n".join(lines))
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """What the user should know, a line each."""
+    for warning in warnings:
+        typer.echo(f"taro-rt: warning: {warning}", err=True)
+
+
+def show_each(records: Iterator[dict[str, Any]], progress: Reporter, json: bool) -> int:
+    """Show the record of every video as it comes, then the sum of them; the exit code."""
+    from taro_rt.runtime.batch import line, summary
+
+    shown = []
+    for record in records:
+        progress.close()
+        warn(() if json else record.get("warnings", ()))
+        show(record, json, [line(record)])
+        shown.append(record)
+    total = summary(shown)
+    show(total, json, ["{written} written, {skipped} skipped, {failed} failed".format(**total)])
+    return total["exit_code"]
+
+
+def plain(value: Any) -> str:
+    """Plain containers for people."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(part)}" for key, part in value.items())
+    return ", ".join(map(plain, value)) if isinstance(value, list) else str(value)
