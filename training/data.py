@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -134,8 +135,9 @@ def fill(
     missing = np.flatnonzero(~done[:n])
     work = partial(_fill_row, folder, tuple(columns), make)
     n_workers = min(os.cpu_count() or 1, len(missing) // ROWS_A_WORKER)
-    with get_context("spawn").Pool(n_workers) if n_workers > 1 else nullcontext() as pool:
-        rows = pool.imap_unordered(work, missing.tolist(), chunksize=4) if pool else map(work, missing)
+    workers = partial(ProcessPoolExecutor, n_workers, get_context("spawn")) if n_workers > 1 else nullcontext
+    with workers() as pool:
+        rows = pool.map(work, missing.tolist(), chunksize=4) if pool else map(work, missing)
         for k, _ in enumerate(rows):
             if k % 100 == 99:
                 print(f"{folder.name}: {k + 1}/{len(missing)} made", file=sys.stderr, flush=True)
