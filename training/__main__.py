@@ -14,6 +14,7 @@ import torch
 
 from taro_rt.engines.bundle import DEFAULT
 from taro_rt.engines.nets.config import SMALL
+from taro_rt.runtime.interrupts import Interrupts
 from taro_rt.training.autoencoder import train_vae, train_vocoder
 from taro_rt.training.bundle import pack
 from taro_rt.training.data import JUDGE, open_sounds, open_views
@@ -54,6 +55,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    with Interrupts():  # also in the background, where a shell has Ctrl-C ignored
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
     for part in [*RECIPES, "bundle"] if args.part == "all" else [args.part]:
         if part in ("bundle", "keep"):
             print(pack(SMALL, args.runs, args.output).parity if part == "bundle" else keep(args.runs))
