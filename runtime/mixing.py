@@ -24,8 +24,8 @@ from taro_rt.runtime.audio import BLOCK_S, Audio
 from taro_rt.runtime.dynamics import ducked, limited
 from taro_rt.runtime.finish import Finish
 from taro_rt.runtime.loudness import Meter, level_gain
-from taro_rt.runtime.playback import seek_before
 from taro_rt.runtime.probe import VideoInfo
+from taro_rt.runtime.seeking import seek_sound
 from taro_rt.runtime.source import open_video, read_packets, tick_of
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
@@ -98,7 +98,7 @@ def original_sound(info: VideoInfo, rate_hz: int, channels: int) -> Iterator[Ite
         stream = container.streams.best("audio")
         assert isinstance(stream, AudioStream)
         if info.span.start_s:
-            seek_before(container, stream, Fraction(info.start_s).limit_denominator(1_000_000))
+            seek_sound(container, stream, Fraction(info.start_s).limit_denominator(1_000_000))
         resampler = AudioResampler(format="fltp", layout=LAYOUTS[channels], rate=rate_hz)
         yield _placed(_resampled_frames(container, stream, resampler), info.start_s, rate_hz, channels)
 

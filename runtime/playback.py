@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from taro_rt.engines.errors import MediaError
+from taro_rt.runtime.seeking import Landing, from_key, land
 from taro_rt.runtime.source import (
     LONGEST_S,
     LONGEST_STEP_S,
@@ -70,6 +71,8 @@ class Playback:
         """Packets that are decoded but not displayed: by an edit list, or before the part."""
         self.n_untimed = 0
         """Packets without a PTS."""
+        self.landing = Landing()
+        """Where a part was begun to be read."""
         self.start_s = Fraction(0)
         """PTS of the first displayed frame, in the file's own time line."""
         self.time_s = Fraction(0)
@@ -80,7 +83,7 @@ class Playback:
     def __iter__(self) -> Iterator[tuple[Fraction, VideoFrame]]:
         self._stream.thread_type = "AUTO"
         if self._low is not None and self._tick:
-            seek_before(self._container, self._stream, self._low)
+            self.landing = land(self._container, self._stream, self._low)
         for frame in self._frames():
             check_sides(self._path, frame.width, frame.height)
             if self._is_before(frame):
@@ -131,7 +134,7 @@ class Playback:
         return self._end_s + (self.start_s if self._origin_s is None else self._origin_s) - self.start_s
 
     def _frames(self) -> Iterator[VideoFrame]:
-        for packet in read_packets(self._container, self._stream):
+        for packet in from_key(read_packets(self._container, self._stream), self._stream, self.landing):
             if packet is None:
                 self.n_skipped += 1
                 continue
@@ -174,14 +177,6 @@ class Playback:
         self.stated_s = max(0, frame.duration or 0) * self._tick
         self.n_frames += 1
         check_clock(self._path, self.time_s, self._step, self.n_frames)
-
-
-def seek_before(container: InputContainer, stream: Stream, time_s: Fraction) -> None:
-    """Go to the last key frame at or before `time_s`, or stay where a file cannot be searched."""
-    try:
-        container.seek(int(time_s / tick_of(stream)), stream=stream, backward=True)
-    except av.FFmpegError:
-        container.seek(0)
 
 
 def check_clock(path: Path, time_s: Fraction, step_s: Fraction, n_frames: int) -> None:
