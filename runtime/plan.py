@@ -167,9 +167,16 @@ def _left_out(
     if info.n_subtitles and container not in family:
         hint = "; write .mkv to keep them" if "matroska" in family else ""
         notices.append(f"{path}: subtitle streams left out: {info.n_subtitles}{hint}")
+    elif lost := sum(not carries(container, text) for text in source.streams.subtitles):
+        hint = "; write .mkv to keep them" if container != "matroska" else ""
+        notices.append(f"{path}: subtitle streams that {container} cannot carry left out: {lost}{hint}")
     others = {
         "further video": len(source.streams.video) - 1,
-        "further audio": len(source.streams.audio) - 1 if finish.audio != "replace" else 0,
+        # with replace the one sound is meant to go; that there were several may be news
+        "original audio" if finish.audio == "replace" else "further audio": max(
+            0, len(source.streams.audio) - 1
+        )
+        and len(source.streams.audio) - (finish.audio != "replace"),
         "data": len(source.streams.data),
         "attachment": 0
         if container == "matroska" and container in family

@@ -23,6 +23,8 @@ from taro_rt.runtime.source import (
     LONGEST_S,
     LONGEST_STEP_S,
     MAX_FRAMES,
+    SLOW_S,
+    SLOWEST_FPS,
     WHOLE,
     Span,
     check_sides,
@@ -95,7 +97,7 @@ class Playback:
             yield self.time_s, frame
         if self.n_frames:
             check_clock(self._path, self.duration_s, self.duration_s - self.time_s, self.n_frames)
-            check_length(self._path, self.duration_s)
+            check_length(self._path, self.duration_s, self.n_frames)
 
     @property
     def progress(self) -> float:
@@ -118,7 +120,7 @@ class Playback:
         """The picture's length by the file's header, if it says so: a truncated file has less."""
         if self._stream.duration:
             return self._stream.duration * self._tick
-        if self._container.duration and not self._container.streams.audio:
+        if self._container.duration and len(self._container.streams) == 1:  # others may outlast the picture
             return Fraction(self._container.duration, av.time_base) - self.start_s
         return None
 
@@ -192,8 +194,13 @@ def check_clock(path: Path, time_s: Fraction, step_s: Fraction, n_frames: int) -
     raise MediaError(f"{path}: expected {claim}; cut the clip, or remux it if its time stamps are broken")
 
 
-def check_length(path: Path, duration_s: Fraction) -> None:
-    """Raise `MediaError` for a clip that is shown for next to no time."""
+def check_length(path: Path, duration_s: Fraction, n_frames: int) -> None:
+    """Raise `MediaError` for a clip that is shown for next to no time, or has too few frames for its time."""
+    if duration_s > SLOW_S and n_frames < SLOWEST_FPS * duration_s:
+        raise MediaError(
+            f"{path}: expected at least {SLOWEST_FPS:g} frames per second on average, got {n_frames} in "
+            f"{float(duration_s):.0f} s; cut the clip, or remux it if its time stamps are broken"
+        )
     if duration_s < SHORTEST_S:
         raise MediaError(
             f"{path}: expected at least {float(SHORTEST_S):g} s of picture, got {float(duration_s):.2g} s; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class VideoInfo:
     """The part of the file that is meant; all else is about this part."""
     origin_s: float = 0.0
     """PTS of the whole video's first displayed frame."""
-    landing: Landing = Landing()
+    landing: Landing = field(default_factory=Landing)
     """Where reading the part begins."""
 
 
@@ -81,7 +81,7 @@ def probe(path: Path, span: Span = WHOLE) -> VideoInfo:
         counted.scan(container, span, origin_s)
         latest_s = counted.duration_s - (counted.latest_s - counted.start_s)
         check_clock(path, counted.duration_s, latest_s, counted.n_frames)
-        check_length(path, counted.duration_s)
+        check_length(path, counted.duration_s, counted.n_frames)
         if not counted.n_untimed:
             return video_info(path, container, stream, counted, frame, span, origin_s)
     with open_video(path) as (container, stream):  # a raw stream tells its times only while it is decoded

@@ -15,7 +15,7 @@ from taro_rt.runtime.source import read_packets, tick_of
 
 STEPS_BACK_S = (0, 2, 10, 60)
 """By which is searched before a place if what was asked for lands too late, before the file is read whole."""
-PREROLL_S = Fraction(1, 10)
+PREROLL_S = Fraction(1, 2)
 """Of sound that is decoded, and in mp4 hidden, before a place: codecs need it to be right there."""
 
 
