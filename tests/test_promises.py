@@ -167,3 +167,17 @@ def test_subtitles_that_webm_cannot_carry_are_counted(tmp_path: Path) -> None:
     assert any(
         "cannot carry left out: 1" in n for n in plan_output(probe(source), tmp_path / "o.webm").notices
     )
+
+
+def test_subtitles_keep_their_disposition(tmp_path: Path) -> None:
+    source, forced = tmp_path / "forced.mkv", av.stream.Disposition.forced
+    with av.open(str(subtitled(tmp_path))) as container, av.open(str(source), "w") as out:
+        copies = {s: out.add_stream_from_template(s) for s in container.streams}
+        copies[container.streams.subtitles[0]].disposition = forced.value
+        for packet in container.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream]
+                out.mux(packet)
+    write_output(probe(source), Audio(np.zeros(9600, np.float32), 16000), tmp_path / "out.mkv")
+    with av.open(str(tmp_path / "out.mkv")) as out:
+        assert out.streams.subtitles[0].disposition & forced
