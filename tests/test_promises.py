@@ -136,7 +136,7 @@ def test_onsets_of_another_part_are_refused(tmp_path: Path) -> None:
 
 def test_a_clip_of_next_to_no_frames_is_refused(tmp_path: Path) -> None:
     video = encode(tmp_path / "a.mp4", FRAMES[:4], [0, 300, 600, 900])
-    with pytest.raises(MediaError, match=r"at least 0\.05 frames per second on average, got 4 in"):
+    with pytest.raises(MediaError, match=r"at least 0\.005 frames per second on average, got 4 in"):
         probe(video)
 
 
