@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,22 @@ OURS = ".taro"
 
 def is_many(names: Sequence[Path]) -> bool:
     """Whether these arguments mean more than one video."""
-    return len(names) != 1 or names[0].is_dir() or _is_pattern(names[0])
+    return len(names) != 1 or os.path.isdir(names[0]) or _is_pattern(names[0])
 
 
 def expand(names: Sequence[Path]) -> list[Path]:
     """The videos that files, folders and patterns mean, each once, in order; folders are not searched deeper.
 
-    Raises `OptionsError` for a folder or pattern without a video.
+    A file under two spellings is one video. Raises `OptionsError` for a folder or pattern without a video;
+    one that cannot be read stands for itself.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for name in names:
-        if name.is_dir():
-            videos = sorted(path for path in name.iterdir() if _is_video(path))
+        if os.path.isdir(name):  # Path.is_dir raises for a name that is too long or locked
+            try:
+                videos = sorted(path for path in name.iterdir() if _is_video(path))
+            except OSError:  # locked: named in its turn, so that the other videos go on
+                videos = [name]
         elif _is_pattern(name):
             videos = sorted(
                 path for path in map(Path, glob.glob(str(name), recursive=True)) if _is_video(path)
@@ -39,8 +44,9 @@ def expand(names: Sequence[Path]) -> list[Path]:
             videos = [name]
         if not videos:
             raise OptionsError(f"{name}: expected videos ({', '.join(VIDEO_SUFFIXES)}), got none there")
-        found |= dict.fromkeys(videos)
-    return list(found)
+        for video in videos:
+            found.setdefault(os.path.realpath(video), video)
+    return list(found.values())
 
 
 def generate_many(
@@ -53,32 +59,47 @@ def generate_many(
 ) -> Iterator[dict[str, Any]]:
     """One record per video, as it is done: that of `generate_file`, or `skipped`, or `error`.
 
-    A fault of the machine itself would meet every video: bundle and engines raise at once. Raises `Cancelled`
-    and `OptionsError` too.
+    A fault of bundle or engines is no video's: loading them raises, when the first video needs them. Raises
+    `Cancelled` too.
     """
     if out_dir is not None:
         _make_folder(out_dir)
-    machine.pipeline(progress)  # a fault of bundle or engines is no video's
     written: dict[Path, Path] = {}
     for video in videos:
         progress.subject = str(video)
         try:
-            output = default_output(video, out_dir)
-            names = take_names(output, job.options.takes)
-            if other := next((written[name] for name in names if name in written), None):
-                raise MediaError(f"{video}: {names[0]} is already the output of {other}; run them apart")
-            if skip_existing and all(name.exists() for name in names):
-                yield {"video": str(video), "skipped": str(names[0])}
-                continue
+            output, names = _names(video, out_dir, job, written)
+        except TaroError as error:
+            yield _failure(video, error)
+            continue
+        written |= dict.fromkeys(names, video)  # whether made now or before
+        if skip_existing and all(map(os.path.exists, names)):
+            yield {"video": str(video), "skipped": str(names[0])}
+            continue
+        machine.pipeline(progress)
+        try:
             record, _ = generate_file(machine, video, output, job, progress)
         except Cancelled:
             raise
         except TaroError as error:
-            fault = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-            yield {"video": str(video), "error": fault}
-            continue
-        written |= dict.fromkeys(names, video)
+            record = _failure(video, error)
         yield record
+
+
+def _names(video: Path, out_dir: Path | None, job: Job, written: dict[Path, Path]) -> tuple[Path, list[Path]]:
+    """What the output is called, and its takes. Raises `MediaError` for a name that another video has."""
+    if os.path.isdir(video):
+        raise MediaError(f"{video}: the folder cannot be read; check its permissions")
+    output = default_output(video, out_dir)
+    names = take_names(output, job.options.takes)
+    if other := next((written[name] for name in names if name in written), None):
+        raise MediaError(f"{video}: {names[0]} is already the output of {other}; run them apart")
+    return output, names
+
+
+def _failure(video: Path, error: TaroError) -> dict[str, Any]:
+    fault = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+    return {"video": str(video), "error": fault}
 
 
 def summary(records: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -112,11 +133,11 @@ def _is_video(path: Path) -> bool:
 
 
 def _is_pattern(name: Path) -> bool:
-    return glob.has_magic(str(name)) and not name.exists()
+    return glob.has_magic(str(name)) and not os.path.exists(name)
 
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MediaError(f"{folder}: cannot be made ({error.strerror}); choose another --out-dir") from error

@@ -107,7 +107,7 @@ def generate(
             method=cast("Method | None", method),
             seed=seed,
             takes=takes,
-            onsets=read_onsets(onsets) if onsets else None,
+            onsets=read_onsets(onsets, start) if onsets else None,
         )
         finish = Finish(cast("Keeping", audio), gain, read_loudness(loudness), rate, channels)
         job = Job(options, finish, Span(start, end), force)

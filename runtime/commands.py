@@ -5,7 +5,6 @@ engines load.
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +12,9 @@ from types import TracebackType
 from typing import Any
 
 from taro_rt.engines.bundle import Bundle
+from taro_rt.engines.errors import MediaError
 from taro_rt.runtime.clip import open_reel
-from taro_rt.runtime.files import atomic_output, check_output, refuse_same_file
+from taro_rt.runtime.files import atomic_output, atomic_outputs, check_output, refuse_same_file
 from taro_rt.runtime.finish import Finish
 from taro_rt.runtime.mux import write_output
 from taro_rt.runtime.onsets import as_json, check_within
@@ -97,11 +97,10 @@ def generate_file(
     with open_reel(found, pipeline.geometry) as reel:
         result = pipeline.generate(reel, options, progress, folder=outputs[0].parent)
         info, warnings = reel.finish()
-    with ExitStack() as outputs_together:  # an interrupt in a later take leaves none of them
-        for k, (path, audio) in enumerate(zip(outputs, result.takes, strict=True)):
+    with atomic_outputs(outputs, job.force) as temporaries:  # an interrupt in a later take leaves none
+        for k, (temporary, audio) in enumerate(zip(temporaries, result.takes, strict=True)):
             report(progress, "write", k / len(outputs))
             with timings("write"):
-                temporary = outputs_together.enter_context(atomic_output(path, job.force))
                 write_output(info, audio, temporary, job.finish, plans[k])
     report(progress, "write", 1.0)
     warnings = (*warnings, *plans[0].notices)
@@ -123,6 +122,7 @@ def find_onsets(
         info, warnings = reel.finish()
     record = {
         "video": str(video),
+        "start_s": job.span.start_s,
         "duration_s": info.duration_s,
         "fps": geometry.onset_fps,
         "onsets": as_json(onsets),
@@ -130,7 +130,12 @@ def find_onsets(
     }
     if output:
         with atomic_output(output, job.force) as path:
-            path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            try:
+                path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise MediaError(
+                    f"{output}: cannot be written ({error.strerror}); choose another folder"
+                ) from error
     return record, warnings
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from taro_rt.engines.errors import MediaError
@@ -41,22 +41,74 @@ def refuse_same_file(source: Path, target: Path) -> None:
 
 @contextmanager
 def atomic_output(path: Path, force: bool) -> Iterator[Path]:
-    """A hidden temporary name beside `path`, renamed to `path` when the block ends without an exception.
-
-    On any exception, an interrupt too, the temporary file is removed and `path` stays as it was. The suffix
-    is kept, so whoever writes by suffix writes the right format. Raises `MediaError` as `check_output` does.
-    """
-    check_output(path, force)
-    temporary = path.with_name(f".taro-{secrets.token_hex(8)}{path.suffix}")
-    try:
+    """`atomic_outputs` of one file."""
+    with atomic_outputs([path], force) as (temporary,):
         yield temporary
-        check_output(path, force)  # a file may have appeared while the block ran
+
+
+@contextmanager
+def atomic_outputs(paths: Sequence[Path], force: bool) -> Iterator[list[Path]]:
+    """A hidden temporary name beside each path, renamed to it when the block ends without an exception.
+
+    On any exception, an interrupt too, temporary files are removed and all paths stay as they were, also
+    those renamed before one that fails. Suffixes are kept, so whoever writes by suffix writes the right one.
+    Raises `MediaError` as `check_output` does.
+    """
+    for path in paths:
+        check_output(path, force)
+    temporaries, olds = [_hidden(path) for path in paths], [_hidden(path) for path in paths]
+    done: list[tuple[Path, Path]] = []
+    try:
+        yield temporaries
         try:
-            temporary.replace(path)
-        except OSError as error:
-            raise MediaError(f"{path}: cannot be written ({error.strerror}); choose another name") from error
+            for temporary, path, old in zip(temporaries, paths, olds, strict=True):
+                check_output(path, force)  # a file may have appeared while the block ran
+                if force and len(paths) > 1:
+                    _remember(path, old)
+                _put(temporary, path, force)
+                done.append((path, old))
+        except BaseException:
+            for path, old in done:
+                if os.path.lexists(old):
+                    old.replace(path)
+                else:
+                    path.unlink(missing_ok=True)
+            raise
     finally:
-        temporary.unlink(missing_ok=True)
+        for hidden in (*temporaries, *olds):
+            hidden.unlink(missing_ok=True)
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".taro-{secrets.token_hex(8)}{path.suffix}")
+
+
+def _remember(path: Path, old: Path) -> None:
+    """A second name for what is about to be replaced, if there is something and the file system has links."""
+    with suppress(OSError):
+        os.link(path, old, follow_symlinks=False)
+
+
+def _put(temporary: Path, path: Path, force: bool) -> None:
+    """Give a file its name: with `force` in place of another, else only where there is none."""
+    try:
+        if force:
+            temporary.replace(path)
+            return
+        try:
+            os.link(temporary, path)  # unlike a rename it never replaces a file that has just appeared
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            temporary.replace(path)
+        else:
+            temporary.unlink()
+    except FileExistsError as error:
+        raise MediaError(
+            f"{path}: exists already; choose another name or pass --force to replace it"
+        ) from error
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be written ({error.strerror}); choose another name") from error
 
 
 def _mode(path: Path) -> int | None:

@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """While it is open, either signal raises `KeyboardInterrupt` and is remembered."""
+    """While open, the first signal raises `KeyboardInterrupt` and is remembered; later ones do nothing."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -31,8 +31,9 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        raise KeyboardInterrupt
+        if not self.asked:  # a second one would stop the cleaning up behind the first
+            self.asked = True
+            raise KeyboardInterrupt
 
 
 class Interruptible:

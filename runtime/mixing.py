@@ -24,13 +24,15 @@ from taro_rt.runtime.audio import BLOCK_S, Audio
 from taro_rt.runtime.dynamics import ducked, limited
 from taro_rt.runtime.finish import Finish
 from taro_rt.runtime.loudness import Meter, level_gain
-from taro_rt.runtime.playback import seek_before
 from taro_rt.runtime.probe import VideoInfo
+from taro_rt.runtime.seeking import seek_sound
 from taro_rt.runtime.source import open_video, read_packets, tick_of
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 LONGEST_GAP_S = 24 * 3600
 """Silence that is put where the original has none; more is a broken time stamp."""
+TOLERANCE_S = 0.05
+"""A frame may be off its time by this much: containers round, and players do not jump either."""
 END: Packet[Stream] = Packet()
 """Stands for the end: what the decoder still holds."""
 
@@ -98,9 +100,9 @@ def original_sound(info: VideoInfo, rate_hz: int, channels: int) -> Iterator[Ite
         stream = container.streams.best("audio")
         assert isinstance(stream, AudioStream)
         if info.span.start_s:
-            seek_before(container, stream, Fraction(info.start_s).limit_denominator(1_000_000))
-        resampler = AudioResampler(format="fltp", layout=LAYOUTS[channels], rate=rate_hz)
-        yield _placed(_resampled_frames(container, stream, resampler), info.start_s, rate_hz, channels)
+            seek_sound(container, stream, Fraction(info.start_s).limit_denominator(1_000_000))
+        frames = _resampled_frames(container, stream, rate_hz, LAYOUTS[channels])
+        yield _placed(frames, info.start_s, rate_hz, channels)
 
 
 def _decoded(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
@@ -115,36 +117,51 @@ def _decoded(container: InputContainer, stream: AudioStream) -> Iterator[AudioFr
 
 
 def _resampled_frames(
-    container: InputContainer, stream: AudioStream, resampler: AudioResampler
+    container: InputContainer, stream: AudioStream, rate_hz: int, layout: str
 ) -> Iterator[tuple[float | None, Array]]:
-    """Time in the file, if known, and samples [channels, n] of every frame; packed or planar, any rate."""
+    """Time in the file, if known, and samples [channels, n] of every frame; packed or planar, any rate.
+
+    A resampler takes one kind of sound only: where format, layout or rate change, another one takes over.
+    """
+    resampler, kind = None, None
     for frame in _decoded(container, stream):
         time_s = None if frame.pts is None else float(frame.pts * tick_of(stream))
         frame.pts = None  # the resampler must not move anything: `_placed` does
         try:
+            if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                yield from _rest(resampler)
+                resampler = AudioResampler(format="fltp", layout=layout, rate=rate_hz)
+            assert resampler is not None
             made = list(_arrays(resampler.resample(frame)))
-        except (av.FFmpegError, ValueError):  # rate or layout changed midway
+        except (av.FFmpegError, ValueError):  # a kind that cannot be converted: silence later on
+            resampler, kind = None, None
             continue
         for samples in made:
             yield time_s, samples
             time_s = None
-    for samples in _arrays(resampler.resample(None)):
-        yield None, samples
+    yield from _rest(resampler)
+
+
+def _rest(resampler: AudioResampler | None) -> Iterator[tuple[None, Array]]:
+    """What a resampler still holds; nothing if it never had a frame, which it would not survive."""
+    if resampler is not None:
+        for samples in _arrays(resampler.resample(None)):
+            yield None, samples
 
 
 def _placed(
     frames: Iterator[tuple[float | None, Array]], start_s: float, rate_hz: int, channels: int
 ) -> Iterator[Array]:
-    """Every frame at its time: silence before a late one, a cut for what lies before time 0."""
-    n_done, tolerance = 0, round(0.05 * rate_hz)
+    """Every frame at its time: silence before a late one, a cut for what comes again or lies before 0."""
+    n_done, tolerance = 0, round(TOLERANCE_S * rate_hz)
     for time_s, samples in frames:
         place = n_done if time_s is None else round((time_s - start_s) * rate_hz)
         if place > n_done + tolerance or (n_done == 0 and place > 0):
             for n in _portions(min(place - n_done, LONGEST_GAP_S * rate_hz), rate_hz):
                 yield np.zeros((channels, n), np.float32)
             n_done = place
-        elif n_done == 0 and place < 0:
-            samples = samples[:, -place:]
+        elif place < n_done - tolerance or (n_done == 0 and place < 0):
+            samples = samples[:, n_done - place :]
         n_done += samples.shape[1]
         if samples.shape[1]:
             yield samples

@@ -27,7 +27,7 @@ from taro_rt.engines.errors import MediaError
 from taro_rt.runtime.audio import BLOCK_S, Audio
 from taro_rt.runtime.finish import Finish
 from taro_rt.runtime.mixing import LAYOUTS, exactly, finished, original_sound
-from taro_rt.runtime.packets import TIME_BASE, copied, copied_sound, encoded_picture, encoded_sound
+from taro_rt.runtime.packets import TIME_BASE, copied, encoded_picture, encoded_sound
 from taro_rt.runtime.plan import MP4_FAMILY, SOUND_CODECS, SOUND_RATE_HZ, OutputPlan, carries, plan_output
 from taro_rt.runtime.probe import VideoInfo
 from taro_rt.runtime.source import open_video
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 BIT_RATES = {1: 128_000, 2: 192_000, 6: 448_000}
 """By channels: transparent for AAC and Opus."""
+LARGEST_WAV = (1 << 32) - (1 << 16)
+"""Bytes of samples; what is longer is written as RF64."""
+LOSSLESS = {"mp4": "alac", "mov": "alac", "matroska": "flac"}
+"""For a second track: 16 bits, without a lead-in that players would have to hide."""
 STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
 """Metadata that describes the old container and would be wrong about the new one."""
 KEPT_STREAM_TAGS = ("language", "title", "handler_name", "creation_time", "timecode")
@@ -96,7 +100,9 @@ def shows_a_frame(path: Path) -> bool:
 def _write_wav(info: VideoInfo, audio: Audio, path: Path, finish: Finish, plan: OutputPlan) -> None:
     rate_hz = plan.rate_hz or audio.rate_hz
     try:
-        with soundfile.SoundFile(path, "w", rate_hz, plan.channels, "PCM_16", format="WAV") as file:
+        # RIFF counts its bytes in 32 bits
+        kind = "WAV" if 2 * plan.channels * audio.duration_s * rate_hz < LARGEST_WAV else "RF64"
+        with soundfile.SoundFile(path, "w", rate_hz, plan.channels, "PCM_16", format=kind) as file:
             for block in finished(audio, finish, info, rate_hz, plan.channels):
                 file.write(np.clip(block.T, -1.0, 1.0))
     except (OSError, soundfile.LibsndfileError) as error:
@@ -109,7 +115,9 @@ def _write_wav(info: VideoInfo, audio: Audio, path: Path, finish: Finish, plan: 
 @contextmanager
 def _created(path: Path, container: str, info: VideoInfo) -> Iterator[OutputContainer]:
     try:
-        with av.open(str(path.absolute()), "w", format=container) as target:
+        # else mp4 would drop all tags but those it has names for
+        options = {"movflags": "use_metadata_tags"} if container in MP4_FAMILY else {}
+        with av.open(str(path.absolute()), "w", format=container, container_options=options) as target:
             yield target
     except av.FFmpegError as error:
         if isinstance(error, OSError):
@@ -138,6 +146,8 @@ def _templates(
             if carries(plan.container, text):
                 streams[text] = target.add_stream_from_template(text, opaque=True)
     for stream, made in streams.items():
+        if stream is not picture:
+            made.disposition = stream.disposition.value  # type: ignore[assignment]  # PyAV 16 takes an int
         made.metadata.update({k: v for k, v in stream.metadata.items() if k in KEPT_STREAM_TAGS})
     return streams
 
@@ -171,25 +181,26 @@ def _sound_stream(codec: str, rate_hz: int, channels: int, target: OutputContain
 def _original_track(
     source: InputContainer, info: VideoInfo, plan: OutputPlan, target: OutputContainer
 ) -> Iterator[Packet[Stream]]:
-    """A second track with the original sound: copied if the container takes its codec, else encoded anew."""
+    """A second track with the original sound, encoded anew, without loss where the container can.
+
+    A copy would begin damaged: a codec needs the packets before its first sound, and of containers only some
+    can hide them, each in its own way.
+    """
     original = source.streams.best("audio")
     assert isinstance(original, AudioStream)
-    if carries(plan.container, original):
-        made = target.add_stream_from_template(original, opaque=True)
-        assert isinstance(made, AudioStream)
-        packets = copied_sound(info, made, plan.container in MP4_FAMILY)
-    else:
-        channels = original.channels if original.channels in LAYOUTS else 2
-        made = _sound_stream(SOUND_CODECS[plan.container], SOUND_RATE_HZ, channels, target)
-        packets = _encoded_original(info, made, channels)
+    channels = original.channels if original.channels in LAYOUTS else 2
+    codec = LOSSLESS.get(plan.container, SOUND_CODECS[plan.container])
+    rate_hz = original.rate if plan.container in LOSSLESS and original.rate else SOUND_RATE_HZ
+    made = _sound_stream(codec, rate_hz, channels, target)
     made.metadata.update({k: v for k, v in original.metadata.items() if k in KEPT_STREAM_TAGS})
     made.metadata.setdefault("title", "original sound")
     made.disposition = Disposition(0).value  # type: ignore[assignment]  # PyAV 16 takes an int
-    return packets
+    return _encoded_original(info, made, channels, rate_hz)
 
 
-def _encoded_original(info: VideoInfo, stream: AudioStream, channels: int) -> Iterator[Packet[Stream]]:
-    rate_hz = SOUND_RATE_HZ
+def _encoded_original(
+    info: VideoInfo, stream: AudioStream, channels: int, rate_hz: int
+) -> Iterator[Packet[Stream]]:
     with original_sound(info, rate_hz, channels) as sound:
         blocks = exactly(sound, round(info.duration_s * rate_hz), round(BLOCK_S * rate_hz))
         yield from encoded_sound(stream, blocks, rate_hz, LAYOUTS[channels])

@@ -99,10 +99,11 @@ def as_json(onsets: Sequence[Onset]) -> list[dict[str, float]]:
     return [{"time_s": onset.time_s, "strength": onset.strength} for onset in onsets]
 
 
-def read_onsets(path: Path | str) -> tuple[Onset, ...]:
+def read_onsets(path: Path | str, start_s: float = 0.0) -> tuple[Onset, ...]:
     """The `onsets` of a JSON file made by `taro-rt onsets` or by hand: {"onsets": [{"time_s": 1.2}, ...]}.
 
-    Raises `OptionsError`, naming the file and the entry, for anything else.
+    `start_s` is that of the part they are for. Raises `OptionsError`, naming the file and the entry, for
+    anything else and for a file that states another start.
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -115,6 +116,11 @@ def read_onsets(path: Path | str) -> tuple[Onset, ...]:
     entries = document.get("onsets") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         raise OptionsError(f'{path}: expected {{"onsets": [{{"time_s": 1.2}}, ...]}}')
+    if (stated := document.get("start_s", start_s)) != start_s:
+        raise OptionsError(
+            f"{path}: expected onsets of a part that starts at {start_s:g} s, got {json.dumps(stated)}; "
+            "use the same --start, or edit the times and remove start_s"
+        )
     return tuple(_entry(path, index, entry) for index, entry in enumerate(entries))
 
 

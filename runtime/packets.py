@@ -18,9 +18,10 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from taro_rt.engines.contract import Array
-from taro_rt.runtime.playback import Playback, seek_before
+from taro_rt.runtime.playback import Playback
 from taro_rt.runtime.probe import VideoInfo
-from taro_rt.runtime.source import open_video, read_packets
+from taro_rt.runtime.seeking import from_key, go
+from taro_rt.runtime.source import read_packets
 
 TIME_BASE = Fraction(1, 90000)
 """Of pictures that are encoded anew."""
@@ -39,12 +40,12 @@ def copied(
     picture = next(iter(streams))
     start_s = Fraction(info.start_s).limit_denominator(1_000_000)
     if info.span.start_s:
-        seek_before(source, picture, start_s)
+        go(source, picture, info.landing)
     # of a damaged picture, what could not be decoded behind its last frame would only freeze players
     has_end = info.span.end_s is not None or info.n_skipped_packets > 0
     ending = Ending(info.duration_s if has_end else None)
     times = DecodeTimes()
-    for packet in read_packets(source, *streams):
+    for packet in from_key(read_packets(source, *streams), picture, info.landing):
         if packet is None:
             continue
         is_picture = packet.stream is picture
@@ -149,28 +150,6 @@ def encoded_sound(
         start += block.shape[1]
         yield from stream.encode(frame)
     yield from stream.encode(None)
-
-
-def copied_sound(info: VideoInfo, stream: AudioStream, may_start_before: bool) -> Iterator[Packet[Stream]]:
-    """The packets of the video's own sound for `stream`, as long as the picture is.
-
-    `may_start_before`: the container hides what lies before 0, a codec's lead-in for instance.
-    """
-    with open_video(info.path) as (source, _):
-        original, times = source.streams.best("audio"), DecodeTimes()
-        assert original is not None
-        start_s = Fraction(info.start_s).limit_denominator(1_000_000)
-        if info.span.start_s:
-            seek_before(source, original, start_s)
-        for packet in read_packets(source, original):
-            if packet is None or packet.pts is None:
-                continue
-            packet.stream = stream
-            _move(packet, -round(start_s / packet.time_base))
-            end = packet.pts + (packet.duration or 0) if may_start_before else packet.pts + 1
-            if end > 0 and packet.pts * packet.time_base < info.duration_s:
-                packet.dts = packet.pts
-                yield from times.push(packet)
 
 
 def encoded_picture(

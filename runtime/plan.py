@@ -163,13 +163,18 @@ def _left_out(
     source: InputContainer, info: VideoInfo, path: Path, container: str, finish: Finish
 ) -> list[str]:
     """Notices about streams that do not come along."""
-    notices, family = [], info.container.split(",")
+    notices, family, n_sounds = [], info.container.split(","), len(source.streams.audio)
     if info.n_subtitles and container not in family:
         hint = "; write .mkv to keep them" if "matroska" in family else ""
         notices.append(f"{path}: subtitle streams left out: {info.n_subtitles}{hint}")
+    elif lost := sum(not carries(container, text) for text in source.streams.subtitles):
+        hint = "; write .mkv to keep them" if container != "matroska" else ""
+        notices.append(f"{path}: subtitle streams that {container} cannot carry left out: {lost}{hint}")
     others = {
         "further video": len(source.streams.video) - 1,
-        "further audio": len(source.streams.audio) - 1 if finish.audio != "replace" else 0,
+        # one sound is meant to be replaced; that there were several may be news
+        "original audio": n_sounds if finish.audio == "replace" and n_sounds > 1 else 0,
+        "further audio": n_sounds - 1 if finish.audio != "replace" else 0,
         "data": len(source.streams.data),
         "attachment": 0
         if container == "matroska" and container in family

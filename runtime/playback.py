@@ -18,10 +18,13 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from taro_rt.engines.errors import MediaError
+from taro_rt.runtime.seeking import Landing, from_key, land
 from taro_rt.runtime.source import (
     LONGEST_S,
     LONGEST_STEP_S,
     MAX_FRAMES,
+    SLOW_S,
+    SLOWEST_FPS,
     WHOLE,
     Span,
     check_sides,
@@ -70,6 +73,8 @@ class Playback:
         """Packets that are decoded but not displayed: by an edit list, or before the part."""
         self.n_untimed = 0
         """Packets without a PTS."""
+        self.landing = Landing()
+        """Where a part was begun to be read."""
         self.start_s = Fraction(0)
         """PTS of the first displayed frame, in the file's own time line."""
         self.time_s = Fraction(0)
@@ -80,7 +85,7 @@ class Playback:
     def __iter__(self) -> Iterator[tuple[Fraction, VideoFrame]]:
         self._stream.thread_type = "AUTO"
         if self._low is not None and self._tick:
-            seek_before(self._container, self._stream, self._low)
+            self.landing = land(self._container, self._stream, self._low)
         for frame in self._frames():
             check_sides(self._path, frame.width, frame.height)
             if self._is_before(frame):
@@ -92,7 +97,7 @@ class Playback:
             yield self.time_s, frame
         if self.n_frames:
             check_clock(self._path, self.duration_s, self.duration_s - self.time_s, self.n_frames)
-            check_length(self._path, self.duration_s)
+            check_length(self._path, self.duration_s, self.n_frames)
 
     @property
     def progress(self) -> float:
@@ -115,7 +120,7 @@ class Playback:
         """The picture's length by the file's header, if it says so: a truncated file has less."""
         if self._stream.duration:
             return self._stream.duration * self._tick
-        if self._container.duration and not self._container.streams.audio:
+        if self._container.duration and len(self._container.streams) == 1:  # others may outlast the picture
             return Fraction(self._container.duration, av.time_base) - self.start_s
         return None
 
@@ -131,7 +136,7 @@ class Playback:
         return self._end_s + (self.start_s if self._origin_s is None else self._origin_s) - self.start_s
 
     def _frames(self) -> Iterator[VideoFrame]:
-        for packet in read_packets(self._container, self._stream):
+        for packet in from_key(read_packets(self._container, self._stream), self._stream, self.landing):
             if packet is None:
                 self.n_skipped += 1
                 continue
@@ -176,14 +181,6 @@ class Playback:
         check_clock(self._path, self.time_s, self._step, self.n_frames)
 
 
-def seek_before(container: InputContainer, stream: Stream, time_s: Fraction) -> None:
-    """Go to the last key frame at or before `time_s`, or stay where a file cannot be searched."""
-    try:
-        container.seek(int(time_s / tick_of(stream)), stream=stream, backward=True)
-    except av.FFmpegError:
-        container.seek(0)
-
-
 def check_clock(path: Path, time_s: Fraction, step_s: Fraction, n_frames: int) -> None:
     """Raise `MediaError` for times and counts that only a broken or hostile file has."""
     if time_s > LONGEST_S:
@@ -197,8 +194,13 @@ def check_clock(path: Path, time_s: Fraction, step_s: Fraction, n_frames: int) -
     raise MediaError(f"{path}: expected {claim}; cut the clip, or remux it if its time stamps are broken")
 
 
-def check_length(path: Path, duration_s: Fraction) -> None:
-    """Raise `MediaError` for a clip that is shown for next to no time."""
+def check_length(path: Path, duration_s: Fraction, n_frames: int) -> None:
+    """Raise `MediaError` for a clip that is shown for next to no time, or has too few frames for its time."""
+    if duration_s > SLOW_S and n_frames < SLOWEST_FPS * duration_s:
+        raise MediaError(
+            f"{path}: expected at least {SLOWEST_FPS:g} frames per second on average, got {n_frames} in "
+            f"{float(duration_s):.0f} s; cut the clip, or remux it if its time stamps are broken"
+        )
     if duration_s < SHORTEST_S:
         raise MediaError(
             f"{path}: expected at least {float(SHORTEST_S):g} s of picture, got {float(duration_s):.2g} s; "

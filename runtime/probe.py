@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from taro_rt.engines.errors import MediaError
-from taro_rt.runtime.playback import Playback, check_clock, check_length, seek_before
+from taro_rt.runtime.playback import Playback, check_clock, check_length
+from taro_rt.runtime.seeking import Landing, from_key, go
 from taro_rt.runtime.source import WHOLE, Span, codec_name, open_video, quarter_turns, read_packets, tick_of
 
 MISSING_S = 0.5
@@ -50,6 +51,8 @@ class VideoInfo:
     """The part of the file that is meant; all else is about this part."""
     origin_s: float = 0.0
     """PTS of the whole video's first displayed frame."""
+    landing: Landing = field(default_factory=Landing)
+    """Where reading the part begins."""
 
 
 def probe(path: Path, span: Span = WHOLE) -> VideoInfo:
@@ -78,7 +81,7 @@ def probe(path: Path, span: Span = WHOLE) -> VideoInfo:
         counted.scan(container, span, origin_s)
         latest_s = counted.duration_s - (counted.latest_s - counted.start_s)
         check_clock(path, counted.duration_s, latest_s, counted.n_frames)
-        check_length(path, counted.duration_s)
+        check_length(path, counted.duration_s, counted.n_frames)
         if not counted.n_untimed:
             return video_info(path, container, stream, counted, frame, span, origin_s)
     with open_video(path) as (container, stream):  # a raw stream tells its times only while it is decoded
@@ -99,6 +102,7 @@ class _Count:
         self._latest = [(first.start_s, Fraction(0))]
         """Time and stated length of the two latest packets."""
         self.start_s = first.start_s
+        self.landing = first.landing
         self.n_frames = self.n_skipped = self.n_hidden = self.n_untimed = 0
         self._end_s: Fraction | None = None
 
@@ -106,9 +110,9 @@ class _Count:
         """Read every packet of the part."""
         if span.end_s is not None:
             self._end_s = origin_s + Fraction(span.end_s).limit_denominator(1_000_000)
-        if span.start_s and self._tick:
-            seek_before(container, self._stream, self.start_s)
-        for packet in read_packets(container, self._stream):
+        if span.start_s:
+            go(container, self._stream, self.landing)
+        for packet in from_key(read_packets(container, self._stream), self._stream, self.landing):
             if packet is None:
                 continue
             if packet.pts is None:
@@ -178,6 +182,7 @@ def video_info(
         n_subtitles=len(container.streams.subtitles),
         span=span,
         origin_s=float(origin_s),
+        landing=counted.landing,
     )
 
 

@@ -31,6 +31,8 @@ MAX_STREAMS = 256
 MAX_FRAMES = 24 * 3600 * 120
 """Displayed frames of a clip: a day at 120 per second."""
 LONGEST_S = 24 * 3600
+SLOWEST_FPS, SLOW_S = 0.005, 60
+"""Of a clip of more than a minute: a frame every 200 s on average, or its time stamps are broken."""
 LONGEST_STEP_S = 600
 """Between two frames; a file that claims more has a broken time stamp."""
 

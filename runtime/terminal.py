@@ -34,7 +34,7 @@ def session(json: bool, traceback: bool) -> Iterator[Reporter]:
         try:
             yield Interruptible(progress, interrupts)
         except TaroError as error:
-            fault = interrupted if interrupts.asked else error
+            fault = interrupted if interrupts.asked and not isinstance(error, Cancelled) else error
         except KeyboardInterrupt:
             fault = interrupted
         finally:
@@ -67,14 +67,20 @@ def show_each(records: Iterator[dict[str, Any]], progress: Reporter, json: bool)
     """Show the record of every video as it comes, then the sum of them; the exit code."""
     from taro_rt.runtime.batch import line, summary
 
-    shown = []
-    for record in records:
+    shown, interrupted = [], False
+    try:
+        for record in records:
+            progress.close()
+            warn(() if json else record.get("warnings", ()))
+            show(record, json, [line(record)])
+            shown.append(record)
+    except (KeyboardInterrupt, Cancelled):
+        interrupted = True
         progress.close()
-        warn(() if json else record.get("warnings", ()))
-        show(record, json, [line(record)])
-        shown.append(record)
     total = summary(shown)
     show(total, json, ["{written} written, {skipped} skipped, {failed} failed".format(**total)])
+    if interrupted:
+        raise Cancelled(f"interrupted: {total['written']} videos were written before")
     return total["exit_code"]
 
 

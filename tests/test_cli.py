@@ -173,7 +173,7 @@ def test_onsets_writes_a_file(run: Run, video: Path) -> None:
     output = video.with_name("onsets.json")
     result = run("onsets", video, "-o", output)
     assert result.exit_code == 0 and result.stdout == f"{output}\n"
-    assert set(json.loads(output.read_text())) == {"video", "duration_s", "fps", "onsets", "curve"}
+    assert set(json.loads(output.read_text())) == {"video", "start_s", "duration_s", "fps", "onsets", "curve"}
     assert run("onsets", video, "-o", output).exit_code == 5
     assert run("onsets", video, "-o", output, "--force").exit_code == 0
 

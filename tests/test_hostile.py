@@ -62,7 +62,7 @@ def test_mutated_videos_are_made_or_refused_and_nothing_else(
         seed = seeds[k % len(seeds)]
         path = tmp_path / f"{k}{seed.suffix}"
         path.write_bytes(mutated(seed.read_bytes(), 1_000_000 + k))
-        outcome = attempt(machine, path, tmp_path)
+        outcome = attempt(machine, path, tmp_path, k)
         assert outcome in ("made", "refused"), f"{path.name} of {seed.name}: {outcome}"
         outcomes[outcome] += 1
         path.unlink()
