@@ -175,7 +175,7 @@ def video_info(
         duration_s=float(counted.duration_s),
         start_s=float(counted.start_s),
         average_fps=float(max(1, counted.n_frames) / counted.duration_s),
-        has_audio=bool(container.streams.audio),
+        has_audio=container.streams.best("audio") is not None,  # a damaged header may leave none to use
         n_skipped_packets=counted.n_skipped,
         n_hidden_packets=counted.n_hidden,
         n_untimed_packets=counted.n_untimed,
