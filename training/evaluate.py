@@ -3,7 +3,7 @@
 Every clip is encoded as a real video and goes through the whole pipeline. Chance is the same sounds scored
 against the events of other clips.
 
-    python -m taro_rt.training.evaluate [--bundle default] [--clips 112] [--output record.json]
+    python -m taro_rt.training.evaluate [--bundle default] [--clips 56] [--output record.json]
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def by_kind(judges: Judges, clips: Clips, mels: Array) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--bundle", default="default")
-    parser.add_argument("--clips", type=int, default=112)
+    parser.add_argument("--clips", type=int, default=56)
     parser.add_argument("--first-row", type=int, default=FIRST_TEST_ROW)
     parser.add_argument("--guidance", type=float, default=None)
     parser.add_argument("--steps", type=int, default=None)
