@@ -57,7 +57,10 @@ class Playback:
         self._stream = stream
         self._path = path
         self._tick = tick_of(stream)
-        self._low = self._high = None
+        rate = stream.average_rate  # read now: it is needed after the file was closed, too
+        self.nominal_s = 1 / Fraction(rate) if rate else FALLBACK_STEP
+        """How long a frame lasts by the header, where nothing better is known."""
+        self._low = None
         if origin_s is not None and span.start_s:
             self._low = origin_s + Fraction(span.start_s).limit_denominator(1_000_000)
         self._end_s = None if span.end_s is None else Fraction(span.end_s).limit_denominator(1_000_000)
@@ -112,7 +115,7 @@ class Playback:
         as the frame before.
         """
         stated_s = self.stated_s if self._states_steps else Fraction(0)
-        end_s = self.time_s + (stated_s or self._step or self.nominal_step())
+        end_s = self.time_s + (stated_s or self._step or self.nominal_s)
         limit_s = self._limit_s()
         return end_s if limit_s is None else limit_s if self._is_cut else min(end_s, limit_s)
 
@@ -123,11 +126,6 @@ class Playback:
         if self._container.duration and len(self._container.streams) == 1:  # others may outlast the picture
             return Fraction(self._container.duration, av.time_base) - self.start_s
         return None
-
-    def nominal_step(self) -> Fraction:
-        """How long a frame lasts by the header, where nothing better is known."""
-        rate = self._stream.average_rate
-        return 1 / Fraction(rate) if rate else FALLBACK_STEP
 
     def _limit_s(self) -> Fraction | None:
         """End of the part on the clip's own time line."""
@@ -172,7 +170,7 @@ class Playback:
                 self.start_s = frame.pts * self._tick
             self.time_s = max(before, frame.pts * self._tick - self.start_s)
         elif self.n_frames > 0:
-            self.time_s += self.stated_s or self.nominal_step()
+            self.time_s += self.stated_s or self.nominal_s
         if self.n_frames > 0:
             self._step = self.time_s - before
             self._states_steps = abs(self.stated_s - self._step) <= self._tick

@@ -79,10 +79,10 @@ def probe(path: Path, span: Span = WHOLE) -> VideoInfo:
     with open_video(path) as (container, stream):
         counted = _Count(path, stream, first)
         counted.scan(container, span, origin_s)
-        latest_s = counted.duration_s - (counted.latest_s - counted.start_s)
-        check_clock(path, counted.duration_s, latest_s, counted.n_frames)
-        check_length(path, counted.duration_s, counted.n_frames)
         if not counted.n_untimed:
+            latest_s = counted.duration_s - (counted.latest_s - counted.start_s)
+            check_clock(path, counted.duration_s, latest_s, counted.n_frames)
+            check_length(path, counted.duration_s, counted.n_frames)
             return video_info(path, container, stream, counted, frame, span, origin_s)
     with open_video(path) as (container, stream):  # a raw stream tells its times only while it is decoded
         playback = Playback(container, stream, path, span, origin_s)
@@ -141,7 +141,7 @@ class _Count:
             step = time_s - before_s
             if abs(before_stated_s - step) > self._tick:
                 stated_s = Fraction(0)
-        end_s = time_s + (stated_s or step or self._first.nominal_step())
+        end_s = time_s + (stated_s or step or self._first.nominal_s)
         return (end_s if self._end_s is None else min(end_s, self._end_s)) - self.start_s
 
     def _note(self, time_s: Fraction, stated_s: Fraction) -> None:

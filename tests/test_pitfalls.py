@@ -133,3 +133,8 @@ def test_a_long_still_passage_is_held_once(tmp_path: Path) -> None:
         reel.finish()
         assert len({id(frame) for frame in reel._onset._slots}) <= 3
         assert reel._onset.n_settled > 7000
+
+
+def test_a_raw_stream_is_as_long_at_every_look(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.h264", numbered(14, 64, 48), time_base=Fraction(1, 25))
+    assert {probe(path).duration_s for _ in range(40)} == {0.56}  # a freed header was read: not at every look
