@@ -52,6 +52,7 @@ def test_whole_seeds_are_all_made(machine: Machine, seeds: list[Path], tmp_path:
         path = Path(shutil.copy(seed, tmp_path / seed.name))
         record, _ = generate_file(machine, path, None, Job(Options(steps=1)), Silent())
         assert not partial_output(Path(record["output"]), record["audio_s"]), seed.name
+        Path(record["output"]).unlink()
 
 
 def test_mutated_videos_are_made_or_refused_and_nothing_else(
