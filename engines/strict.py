@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import fields, is_dataclass
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from taro_rt.engines.errors import ManifestError
@@ -38,11 +39,16 @@ def parse(text: str, name: str) -> dict[str, Any]:
 def read(kind: Any, data: Any, where: str, faults: list[str]) -> Any:
     """`data` as `kind`: a dataclass, dict[str, ...], tuple, Literal, int, float, str, bool or Any.
 
+    Of a union of dataclasses it is the one with these keys, or else meant as the first.
     Appends each fault to `faults`; what is returned is only good when none was added.
     """
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:
         return data
+    if origin is UnionType:
+        keys = set(data) if isinstance(data, dict) else set()
+        fitting = [each for each in inner if {field.name for field in fields(each)} == keys]
+        return read((*fitting, inner[0])[0], data, where, faults)
     if is_dataclass(kind):
         return _read_record(kind, data, where, faults)
     if origin is Literal:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taro_rt.engines.nets.config import NetworkConfig
+from taro_rt.engines.nets.config import HifiGanConfig, NetworkConfig
 
 DIFFUSERS_FILES = (
     "diffusion_pytorch_model.safetensors",
@@ -97,6 +97,7 @@ def vae_config(config: NetworkConfig) -> dict[str, Any]:
 def vocoder_config(config: NetworkConfig) -> dict[str, Any]:
     """What a vocoder's config.json says that decides how it computes."""
     vocoder = config.vocoder
+    assert isinstance(vocoder, HifiGanConfig)
     return {
         "model_in_dim": vocoder.mel_bins,
         "sampling_rate": config.geometry().rate_hz,

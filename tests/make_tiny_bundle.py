@@ -14,12 +14,12 @@ import torch
 
 from taro_rt.engines.bundle import Manifest
 from taro_rt.engines.nets.config import (
+    HifiGanConfig,
     NetworkConfig,
     OnsetConfig,
     TransformerConfig,
     VaeConfig,
     VisualConfig,
-    VocoderConfig,
 )
 from taro_rt.engines.nets.networks import Networks
 from taro_rt.export.package import export_bundle
@@ -46,7 +46,7 @@ def tiny_config(transformer: TransformerConfig = FRAME_WISE) -> NetworkConfig:
         visual=VisualConfig(stem=4, widths=(2, 2, 4, 4), blocks=(1, 1, 1, 1), expansion=2, dim=16, size=32),
         transformer=transformer,
         vae=VaeConfig(base=4, layers=1, groups=2, mid_attention=False),
-        vocoder=VocoderConfig(
+        vocoder=HifiGanConfig(
             channels=16, strides=(10, 16), kernels=(21, 32), resblock_kernels=(3,), dilations=(1,)
         ),
         resize="fast",

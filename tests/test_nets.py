@@ -11,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from taro_rt.engines.nets.config import PUBLISHED, SMALL, TransformerConfig
 from taro_rt.engines.nets.frames import FrameNorm
+from taro_rt.engines.nets.hifigan import HifiGan
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.nets.networks import Networks, load_weights
 from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.vae import Vae, VaeDecoder
 from taro_rt.engines.nets.visual import VisualNet
-from taro_rt.engines.nets.vocoder import Vocoder
 
 SIZES = {
     "onset": (lambda: OnsetNet(PUBLISHED.onset), 31_365_918),
@@ -24,7 +24,7 @@ SIZES = {
     "visual": (lambda: VisualNet(PUBLISHED.visual), 32_683_584),
     "vae": (lambda: Vae(PUBLISHED.vae, 1.0), 55_376_873),
     "decoder": (lambda: VaeDecoder(PUBLISHED.vae, 1.0), 32_981_577),
-    "vocoder": (lambda: Vocoder(PUBLISHED.vocoder), 55_264_897),
+    "vocoder": (lambda: HifiGan(PUBLISHED.vocoder), 55_264_897),
 }
 
 

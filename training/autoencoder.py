@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from taro_rt.engines.nets.config import NetworkConfig
+from taro_rt.engines.nets.config import NetworkConfig, OscillatorConfig
+from taro_rt.engines.nets.oscillators import A_FRAME, N_GRAINS, OscillatorVocoder
 from taro_rt.engines.nets.vae import Vae
-from taro_rt.engines.nets.vocoder import Vocoder
 from taro_rt.training.data import Sounds, draw_sounds
 from taro_rt.training.fit import Recipe, fit
-from taro_rt.training.mel import HOP, LogMel
+from taro_rt.training.mel import HOP, N_FFT, LogMel, filters
 
-STFT_SIZES = (128, 256, 512, 1024, 2048)
-AUDIBLE = -7.0
-"""Log-mel about 65 dB below a loud tone: no effort is spent on what lies below."""
+SCALES = {128: 8, 256: 16, 512: 40, 1024: 64, 2048: 128}
+"""Samples of a window, and mel bands: what a click, and what a partial is made of."""
+FAINT = 1e-4
+"""Added to the loudness of a band of 1024 samples: 80 dB below a loud tone, about the floor of a room."""
 
 
 def train_vae(config: NetworkConfig, sounds: Sounds, recipe: Recipe, folder: Path) -> None:
@@ -40,42 +40,48 @@ def train_vae(config: NetworkConfig, sounds: Sounds, recipe: Recipe, folder: Pat
 
 
 def train_vocoder(config: NetworkConfig, sounds: Sounds, recipe: Recipe, folder: Path) -> None:
-    """Vocoder by log-mel L1 and multi-resolution STFT distance (no adversary)."""
-    net, log_mel = Vocoder(config.vocoder), LogMel().to(recipe.device)
+    """Vocoder by the loudness of bands, in long windows and in short ones (no adversary)."""
+    assert isinstance(config.vocoder, OscillatorConfig)
+    net, log_mel = OscillatorVocoder(config.vocoder), LogMel().to(recipe.device)
+    nn.init.zeros_(net.levels.weight)
+    nn.init.constant_(_bias(net.levels), -3.0)  # about what a bin's own loudness asks of its oscillators
+    bands = Bands().to(recipe.device)
 
     def loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         sound = draw_sounds(sounds, rng, 8, 64 * HOP - 1).to(recipe.device)
-        mel = log_mel(sound)  # [b, 64, 64]
-        wave = net(mel)[:, : sound.shape[1]].float()  # edges included: zero padding is a loud log-mel
-        mel_error = (audible(log_mel(wave)) - audible(mel)).abs().mean()
-        spectral = torch.stack([spectral_distance(wave, sound, size) for size in STFT_SIZES]).mean()
-        return mel_error + spectral, {"mel": mel_error.item(), "stft": spectral.item()}
+        first = A_FRAME * int(rng.integers(0, N_GRAINS // A_FRAME))
+        wave = net(log_mel(sound), first)[:, : sound.shape[1]].float()
+        errors = bands(wave, sound)
+        return errors.mean(), {f"{size}": e.item() for size, e in zip(SCALES, errors, strict=True)}
 
     fit(net, loss, recipe, folder)
 
 
-def audible(mel: Tensor) -> Tensor:
-    """Log-mel without what cannot be heard beside the rest."""
-    return torch.clamp(mel, min=AUDIBLE)
+class Bands(nn.Module):
+    """Mean differences [scales] of the log loudness of mel bands, between two sounds [b, n]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for size, bins in SCALES.items():
+            self.register_buffer(f"filters{size}", torch.from_numpy(filters(size, bins)))
+            self.register_buffer(f"window{size}", torch.hann_window(size))
+
+    def forward(self, got: Tensor, want: Tensor) -> Tensor:
+        both = torch.cat([got, want])
+        errors = []
+        with torch.autocast(both.device.type, enabled=False):
+            for size in SCALES:
+                window, bands = getattr(self, f"window{size}"), getattr(self, f"filters{size}")
+                spectrum = torch.stft(both, size, size // 4, window=window, return_complex=True)
+                # never quite zero, so that it has a slope
+                magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-10)
+                loudness = torch.log(bands @ magnitude + FAINT * size / N_FFT)
+                a, b = loudness.chunk(2)
+                errors.append((a - b).abs().mean())
+        return torch.stack(errors)
 
 
-def spectral_distance(got: Tensor, want: Tensor, size: int) -> Tensor:
-    """Spectral convergence plus log-magnitude L1 at one STFT size."""
-    a, b = magnitude(got, size), magnitude(want, size)
-    convergence = torch.linalg.norm(a - b) / (torch.linalg.norm(b) + 1e-3)
-    distance: Tensor = convergence + F.l1_loss(torch.log(a + 3e-3), torch.log(b + 3e-3))
-    return distance
-
-
-def magnitude(sound: Tensor, size: int) -> Tensor:
-    """Magnitudes of a Hann STFT with a hop of a quarter window; never quite zero, so that it has a slope."""
-    window = torch.hann_window(size, device=sound.device)
-    spectrum = torch.stft(sound, size, size // 4, window=window, return_complex=True)
-    power: Tensor = spectrum.real**2 + spectrum.imag**2
-    return torch.sqrt(power + 1e-8)
-
-
-def _bias(layer: nn.Conv2d) -> Tensor:
+def _bias(layer: nn.Conv1d | nn.Conv2d) -> Tensor:
     if layer.bias is None:
         raise ValueError("expected a convolution with a bias")
     return layer.bias

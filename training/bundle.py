@@ -10,11 +10,10 @@ from pathlib import Path
 from taro_rt.engines.bundle import DEFAULT, Manifest, SamplerDefaults
 from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.nets.mmdit import MMDiT
-from taro_rt.engines.nets.networks import Networks
+from taro_rt.engines.nets.networks import Networks, make_vocoder
 from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.vae import Vae
 from taro_rt.engines.nets.visual import VisualNet
-from taro_rt.engines.nets.vocoder import Vocoder
 from taro_rt.export.package import export_bundle
 from taro_rt.training.machine import describe
 from taro_rt.training.transformer import SCALE_FILE, frozen
@@ -34,7 +33,7 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         visual=frozen(runs / "visual", VisualNet(config.visual), prefix="net."),
         transformer=frozen(runs / "transformer", MMDiT(config), prefix="net."),
         decoder=frozen(runs / "vae", vae),
-        vocoder=frozen(runs / "vocoder", Vocoder(config.vocoder)),
+        vocoder=frozen(runs / "vocoder", make_vocoder(config)),
     )
     provenance = {
         "data": "procedurally generated clips only (training/clips.py); no recordings, no footage",
@@ -48,7 +47,7 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         "taro-rt-embedded",
         provenance,
         "Apache-2.0",
-        version="2",
+        version="3",
         storage="float16",
         sampler=SAMPLER,
         force=force,

@@ -171,7 +171,7 @@ def steps_of(folder: Path) -> int:
 def _save(net: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, step: int, folder: Path) -> None:
     moments = {
         f"{i}.{key}": value
-        for i, state in enumerate(optimiser.state_dict()["state"].values())
+        for i, state in optimiser.state_dict()["state"].items()
         for key, value in state.items()
     }
     write_state(folder, step, net=net.state_dict(), ema=ema.state, optimiser=moments)

@@ -73,7 +73,7 @@ class VaeConfig:
 
 
 @dataclass(frozen=True)
-class VocoderConfig:
+class HifiGanConfig:
     """HiFi-GAN (spec B7)."""
 
     mel_bins: int = 64
@@ -85,6 +85,16 @@ class VocoderConfig:
 
 
 @dataclass(frozen=True)
+class OscillatorConfig:
+    """Vocoder of the embedded bundle: a bank of `per_bin` oscillators a mel bin."""
+
+    mel_bins: int = 64
+    per_bin: int = 3
+    width: int = 160
+    dilations: tuple[int, ...] = (1, 2, 4, 1)
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """All five networks and what they share."""
 
@@ -92,7 +102,7 @@ class NetworkConfig:
     visual: VisualConfig = field(default_factory=VisualConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     vae: VaeConfig = field(default_factory=VaeConfig)
-    vocoder: VocoderConfig = field(default_factory=VocoderConfig)
+    vocoder: HifiGanConfig | OscillatorConfig = field(default_factory=HifiGanConfig)
     mel_frames: int = 816
     latent_scale: float = 0.18215
     resize: Literal["released", "fast"] = "released"
@@ -121,9 +131,11 @@ class NetworkConfig:
         )
 
 
-def _wave_tail(config: VocoderConfig) -> int:
+def _wave_tail(config: HifiGanConfig | OscillatorConfig) -> int:
     """Samples beyond frames * hop: each transposed convolution adds kernel - stride - 2 padding (spec B7)."""
     tail = 0
+    if isinstance(config, OscillatorConfig):
+        return tail
     for kernel, stride in zip(config.kernels, config.strides, strict=True):
         tail = tail * stride + (kernel - stride) % 2
     return tail
@@ -147,6 +159,6 @@ SMALL = NetworkConfig(
         context_positions=True,
     ),
     vae=VaeConfig(base=16, layers=1, groups=8, mid_attention=False),
-    vocoder=VocoderConfig(channels=128, resblock_kernels=(3, 7), dilations=(1, 3)),
+    vocoder=OscillatorConfig(),
     resize="fast",
 )

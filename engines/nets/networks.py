@@ -7,13 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from taro_rt.engines.nets.config import NetworkConfig
+from taro_rt.engines.nets.config import HifiGanConfig, NetworkConfig
 from taro_rt.engines.nets.frames import fold_norms
+from taro_rt.engines.nets.hifigan import HifiGan
 from taro_rt.engines.nets.mmdit import Conditioner, Denoiser, MMDiT
 from taro_rt.engines.nets.onset import OnsetNet
+from taro_rt.engines.nets.oscillators import OscillatorVocoder
 from taro_rt.engines.nets.vae import VaeDecoder
 from taro_rt.engines.nets.visual import VisualNet
-from taro_rt.engines.nets.vocoder import Vocoder
+
+Vocoder = HifiGan | OscillatorVocoder
 
 WEIGHTS_OF = {
     "onset": "onset",
@@ -47,7 +50,7 @@ class Networks:
                 VisualNet(config.visual),
                 MMDiT(config),
                 VaeDecoder(config.vae, config.latent_scale),
-                Vocoder(config.vocoder),
+                make_vocoder(config),
             )
 
     def by_name(self) -> dict[str, nn.Module]:
@@ -76,6 +79,12 @@ class Networks:
         for net in self.by_name().values():
             fold_norms(net.eval().requires_grad_(False))
         return self
+
+
+def make_vocoder(config: NetworkConfig) -> Vocoder:
+    """The vocoder of a config, with start values."""
+    sizes = config.vocoder
+    return HifiGan(sizes) if isinstance(sizes, HifiGanConfig) else OscillatorVocoder(sizes)
 
 
 def load_weights(net: nn.Module, state: dict[str, Tensor]) -> list[str]:

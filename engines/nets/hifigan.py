@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from taro_rt.engines.nets.config import VocoderConfig
+from taro_rt.engines.nets.config import HifiGanConfig
 
 
 class ResidualStack(nn.Module):
@@ -26,10 +26,10 @@ class ResidualStack(nn.Module):
         return x
 
 
-class Vocoder(nn.Module):
+class HifiGan(nn.Module):
     """Log-mel [b, m, bins] to wave [b, m * hop + tail] in [-1, 1]."""
 
-    def __init__(self, config: VocoderConfig) -> None:
+    def __init__(self, config: HifiGanConfig) -> None:
         super().__init__()
         self.conv_pre = nn.Conv1d(config.mel_bins, config.channels, 7, padding=3)
         self.upsampler = nn.ModuleList()
