@@ -40,7 +40,7 @@ from taro_rt.training.transformer import (
     train_transformer,
 )
 
-CONFIG = replace(SMALL, transformer=replace(SMALL.transformer, depth=4, width=128, heads=2))
+CONFIG = replace(SMALL, transformer=replace(SMALL.transformer, depth=3, width=96, heads=2))
 """Smaller than the embedded transformer, so that 24 trainings fit into hours on two cores."""
 TRA = Tra(block=2, hidden=256)
 VARIANTS: dict[str, Objective] = {

@@ -24,6 +24,9 @@ from torch import Tensor
 from taro_rt.engines.contract import Array
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.clip import Clip
+from taro_rt.runtime.finish import Finish
+from taro_rt.runtime.loudness import Meter
+from taro_rt.runtime.mixing import finished
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline
 from taro_rt.training import metrics
@@ -162,13 +165,13 @@ class Heard:
     """Log-mel of the generated sounds [n, 816, 64]."""
     picked_s: Sequence[Array]
     """Onsets picked from the onset network's curve."""
-    gaps_db: Sequence[float]
-    """Level of the events over the longest silence, for the clips that have one."""
+    sounds: Sequence[Array]
+    """The generated sounds as a file gets them [samples], levelled, at 16 kHz."""
 
 
 def listen(pipeline: Pipeline, rows: Sequence[int], options: Options, height: int = 180) -> Heard:
     """Sound for the held-out clips `rows`, each encoded as a real video first."""
-    made, real, picked, events, kinds, changes, gaps = [], [], [], [], [], [], []
+    made, real, picked, events, kinds, changes, sounds = [], [], [], [], [], [], []
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         for k, row in enumerate(rows):
@@ -183,22 +186,47 @@ def listen(pipeline: Pipeline, rows: Sequence[int], options: Options, height: in
             kinds.append(KINDS.index(scene.kind))
             picked.append(np.array([onset.time_s for onset in result.onsets]))
             changes.append(change_of(torch.from_numpy(watched(clip, pipeline.geometry))[None]))
-            gap = metrics.loudness_gap_db(result.audio.samples, times)
-            gaps += [] if gap is None else [gap]
+            blocks = finished(result.audio, Finish(), clip.info, RATE_HZ, 1)
+            sounds.append(np.concatenate([block[0] for block in blocks]))
             print(f"{k + 1}/{len(rows)} {scene.kind}", file=sys.stderr, flush=True)
     clips = Clips(np.stack(real), np.array(kinds), events, torch.cat(changes))
-    return Heard(clips, np.stack(made), picked, gaps)
+    return Heard(clips, np.stack(made), picked, sounds)
 
 
 def figures(heard: Heard, judges: Judges) -> dict[str, object]:
     """What a record says of a bundle: its sound, beside the clips' own and the onsets it picked."""
-    clips, gaps = heard.clips, heard.gaps_db
+    clips = heard.clips
     return {
         "generated": asdict(score(judges, clips, heard.mels)),
         "own_sound": asdict(score(judges, clips, clips.mels)),
         "picked_onset_f1": {f"{t * 1000:.0f}": onset_f1(heard.picked_s, clips, t)[0] for t in TOLERANCES_S},
         "class_accuracy_by_kind": by_kind(judges, clips, heard.mels),
-        "events_over_silence_db": {"median": float(np.median(gaps)), "worst": min(gaps)} if gaps else None,
+        "delivered": delivered(heard.sounds, clips.events_s),
+    }
+
+
+def delivered(sounds: Sequence[Array], events_s: Sequence[Array]) -> dict[str, object]:
+    """What must hold of every sound in a file: its level, no constant part, no clipping, and silence (of a
+    second or more) well below the events."""
+    levels = []
+    for samples in sounds:
+        meter = Meter(RATE_HZ)
+        meter.add(samples)
+        levels.append(meter.loudness())
+    pairs = zip(sounds, events_s, strict=True)
+    gaps = [gap for each in pairs if (gap := metrics.loudness_gap_db(*each)) is not None]
+    return {
+        "lufs": {"lowest": min(levels), "median": float(np.median(levels)), "highest": max(levels)},
+        "peak": max(float(np.abs(samples).max()) for samples in sounds),
+        "constant_part": max(abs(float(samples.mean())) for samples in sounds),
+        "events_over_silence_db": {
+            "median": float(np.median(gaps)),
+            "worst": min(gaps),
+            "below_20_db": sum(gap < 20 for gap in gaps),
+            "of": len(gaps),
+        }
+        if gaps
+        else None,
     }
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
 
 from taro_rt.training.film import Frames, develop
+from taro_rt.training.pictures import write_png
 from taro_rt.training.render import draw
 from taro_rt.training.scenes import KINDS, Scene, make_scene
 from taro_rt.training.sounds import Floats
@@ -37,9 +37,4 @@ def sheet(first_seed: int, held_out: bool) -> Frames:
 
 def write_sheet(path: Path, first_seed: int = 0, held_out: bool = False) -> None:
     """Write the sheet as PNG."""
-    picture = sheet(first_seed, held_out)
-    encoder = av.CodecContext.create("png", "w")
-    encoder.height, encoder.width = picture.shape[:2]
-    encoder.pix_fmt = "rgb24"
-    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-    path.write_bytes(b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)]))
+    write_png(path, sheet(first_seed, held_out))
