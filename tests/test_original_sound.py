@@ -175,6 +175,23 @@ def test_the_default_level_is_23_lufs_below_full_scale(sounding: Path, tmp_path:
     assert meter.loudness() + 10 * np.log10(channels) == pytest.approx(-23, abs=0.3)
 
 
+@pytest.mark.parametrize(("every_s", "decay_s"), [(0.25, 0.01), (1.0, 0.003), (1.0, 0.01), (2.9, 0.004)])
+def test_few_short_hard_blows_come_near_the_default_level_too(
+    sounding: Path, tmp_path: Path, every_s: float, decay_s: float
+) -> None:
+    t = np.arange(RATE_HZ // 4) / RATE_HZ
+    shape = np.exp(-t / decay_s) + 0.03 * np.exp(-t / 0.1)
+    new, rng = np.zeros(3 * RATE_HZ), np.random.default_rng(0)
+    for start_s in np.arange(0.05, 2.7, every_s):
+        new[round(start_s * RATE_HZ) :][: len(t)] += shape * rng.standard_normal(len(t))
+    sound = (0.3 * new / np.abs(new).max()).astype(np.float32)
+    samples, rate_hz = soundfile.read(written(sounding, tmp_path / "o.wav", Finish(), sound), dtype="float32")
+    meter = Meter(rate_hz)
+    meter.add(samples)
+    assert meter.loudness() == pytest.approx(-23, abs=4)
+    assert meter.peak <= CEILING + 1e-3
+
+
 def test_gain_is_on_top_and_never_clips(sounding: Path, tmp_path: Path) -> None:
     quiet = written(sounding, tmp_path / "quiet.wav", Finish(gain_db=-6, loudness=None))
     assert np.abs(soundfile.read(quiet)[0]).max() == pytest.approx(0.1 * 10 ** (-6 / 20), rel=0.01)
