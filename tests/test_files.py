@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -158,16 +160,31 @@ def test_force_never_replaces_a_device(tmp_path: Path) -> None:
         check_output(tmp_path / "pipe", force=True)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_write_protected_place_is_found_early(tmp_path: Path) -> None:
-    target = tmp_path / "old.mp4"
-    target.touch(0o444)
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A folder with a file in it, both read-only for whoever runs the test: root becomes another user."""
+    with TemporaryDirectory() as name:  # tmp_path lies in a folder that another user may not even enter
+        folder, is_root = Path(name), os.geteuid() == 0
+        (folder / "old.mp4").touch(0o444)
+        folder.chmod(0o555)
+        if is_root:
+            os.setresuid(65534, 65534, 0)
+        try:
+            yield folder
+        finally:
+            if is_root:
+                os.setresuid(0, 0, 0)
+            folder.chmod(0o755)
+
+
+def test_a_write_protected_file_is_found_early(locked: Path) -> None:
     with pytest.raises(MediaError, match="write-protected"):
-        check_output(target, force=True)
-    tmp_path.chmod(0o555)
-    with pytest.raises(MediaError, match="not writable"):
-        check_output(tmp_path / "new.mp4", force=False)
-    tmp_path.chmod(0o755)
+        check_output(locked / "old.mp4", force=True)
+
+
+def test_a_locked_folder_is_found_early(locked: Path) -> None:
+    with pytest.raises(MediaError, match="not writable"), atomic_output(locked / "new.mp4", force=False):
+        pytest.fail("the block must not run")
 
 
 def test_a_name_that_the_file_system_refuses_is_a_media_error(tmp_path: Path) -> None:
