@@ -53,8 +53,7 @@ def atomic_outputs(paths: Sequence[Path], force: bool) -> Iterator[list[Path]]:
 
     On any exception, an interrupt too, temporary files are removed and all paths stay as they were, also
     those renamed before one that fails. Suffixes are kept, so whoever writes by suffix writes the right one.
-    What killed runs left in the folders is removed first.
-    Raises `MediaError` as `check_output` does.
+    What killed runs left in the folders is removed first. Raises `MediaError` as `check_output` does.
     """
     for path in paths:
         check_output(path, force)
