@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from media import encode, encode_sound, numbered
 
-from taro_rt.engines.errors import MediaError, NoVideo, Unreadable
+from taro_rt.engines.errors import MediaError, NoVideoError, UnreadableError
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.clip import Clip
 
@@ -83,8 +83,8 @@ def test_refuses_what_is_no_video_in_one_line_that_names_it(
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        *((fault, Unreadable) for fault in ("empty", "text", "no index", "no frame")),
-        *((fault, NoVideo) for fault in ("sound", "sound with art", "picture")),
+        *((fault, UnreadableError) for fault in ("empty", "text", "no index", "no frame")),
+        *((fault, NoVideoError) for fault in ("sound", "sound with art", "picture")),
     ],
 )
 def test_programs_can_tell_a_broken_file_from_one_without_a_picture(

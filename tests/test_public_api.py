@@ -38,7 +38,7 @@ def test_the_public_names_are_these() -> None:
         "Finish",
         "ManifestError",
         "MediaError",
-        "NoVideo",
+        "NoVideoError",
         "Onset",
         "Options",
         "OptionsError",
@@ -46,7 +46,7 @@ def test_the_public_names_are_these() -> None:
         "Result",
         "Span",
         "TaroError",
-        "Unreadable",
+        "UnreadableError",
         "__version__",
         "write_output",
     ]

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
         EngineError,
         ManifestError,
         MediaError,
-        NoVideo,
+        NoVideoError,
         OptionsError,
         TaroError,
-        Unreadable,
+        UnreadableError,
     )
     from taro_rt.runtime.audio import Audio
     from taro_rt.runtime.clip import Clip
@@ -58,7 +58,7 @@ _HOMES = {
     "Finish": "runtime.finish",
     "ManifestError": "engines.errors",
     "MediaError": "engines.errors",
-    "NoVideo": "engines.errors",
+    "NoVideoError": "engines.errors",
     "Onset": "runtime.onsets",
     "Options": "runtime.options",
     "OptionsError": "engines.errors",
@@ -66,7 +66,7 @@ _HOMES = {
     "Result": "runtime.pipeline",
     "Span": "runtime.source",
     "TaroError": "engines.errors",
-    "Unreadable": "engines.errors",
+    "UnreadableError": "engines.errors",
     "write_output": "runtime.mux",
 }
 
@@ -85,7 +85,7 @@ __all__ = [
     "Finish",
     "ManifestError",
     "MediaError",
-    "NoVideo",
+    "NoVideoError",
     "Onset",
     "Options",
     "OptionsError",
@@ -93,7 +93,7 @@ __all__ = [
     "Result",
     "Span",
     "TaroError",
-    "Unreadable",
+    "UnreadableError",
     "__version__",
     "write_output",
 ]
