@@ -16,7 +16,7 @@ import numpy as np
 from media import burst, encode, numbered, remux, turn, with_data
 
 FRAMES = numbered(14, 64, 48)
-MAKES_DATA = int(av.__version__.split(".")[0]) >= 18
+MAKES_DATA = tuple(map(int, av.__version__.split(".")[:2])) >= (16, 1)
 MARKS = (b"tkhd", b"mvhd", b"mdhd", b"stts", b"ctts", b"stsz", b"stco", b"stsc", b"stsd", b"avc1", b"elst")
 MARKS += (b"\x1a\x45\xdf\xa3", b"\x16\x54\xae\x6b", b"\x15\x49\xa9\x66", b"strh", b"strf", b"avih", b"idx1")
 """What headers begin with: mutations strike behind these more often than elsewhere."""

@@ -150,7 +150,7 @@ def remux(
 def with_data(picture: Path, target: Path, codec: str, first_s: float = 0.0) -> Path:
     """The picture of an mp4 with a stream of data: a packet every 0.3 s that ends with its own number.
 
-    Raises ValueError where PyAV knows no such data: before 18 none.
+    Raises ValueError where PyAV knows no such data: before 16.1 none.
     """
     with av.open(str(picture)) as container, av.open(str(target), "w") as out:
         copy = out.add_stream_from_template(container.streams.video[0])
