@@ -57,10 +57,11 @@ def media(record: dict[str, Any] | None) -> list[str]:
     if record is None or not {"memory", "fuzz"} <= record.keys():
         return []
     memory, fuzz, on = record["memory"], record["fuzz"], f"{record['machine']['cores']} cores"
+    kept = "".join(f"; {audio} {memory[audio]['ratio']:.2f}" for audio in ("mix", "duck") if audio in memory)
     return [
         f"| peak memory, 1 h of video against 1 min ({memory['workload']}) | {on} | "
         f"{memory['hour']['peak_mb']:.0f} MB against {memory['minute']['peak_mb']:.0f} MB "
-        f"({memory['ratio']:.2f} times) |",
+        f"({memory['ratio']:.2f} times{kept}) |",
         f"| broken videos through the whole command | {on} | {fuzz['files']} tried: "
         f"{fuzz['outcomes'].get('made', 0)} made, {fuzz['outcomes'].get('refused', 0)} refused, "
         f"{len(fuzz['faults'])} crashes, hangs, tracebacks or partial outputs |",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Protocol
 
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.contract import Array, Contract
 from taro_rt.engines.errors import BackendUnavailable, OptionsError
+from taro_rt.engines.watch import Watch
 
 NEEDS = {"onnxruntime": ("cpu", ("onnxruntime",)), "eager": ("export", ("torch", "safetensors"))}
 """The extra that installs each backend and the import names it needs, best backend first."""
@@ -42,9 +43,12 @@ class Engines:
     decoder: Engine
     vocoder: Engine
     backend: str
+    watch: Watch = field(default_factory=Watch)
+    """Who is asked during long runs; `eager` asks nobody: Python hears Ctrl-C between its operations."""
 
     def close(self) -> None:
         """Close all six."""
+        self.watch.close()
         for engine in (self.onset, self.visual, self.conditioner, self.denoiser, self.decoder, self.vocoder):
             engine.close()
 
@@ -73,15 +77,16 @@ def load_engines(
         raise OptionsError(f"threads: expected 1 or more, got {threads}")
     name = _choose(backend)
     engines: Mapping[str, Engine]
+    watch = Watch()
     if name == "onnxruntime":
         from taro_rt.engines.ort import load_ort
 
-        engines = load_ort(bundle, device or "cpu", threads)
+        engines = load_ort(bundle, device or "cpu", threads, watch)
     else:
         from taro_rt.engines.eager import load_eager
 
         engines = load_eager(bundle, device or "cpu", threads)
-    return Engines(**engines, backend=name)
+    return Engines(**engines, backend=name, watch=watch)
 
 
 def _choose(backend: str) -> str:

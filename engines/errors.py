@@ -11,6 +11,8 @@
     │   ├── ContractError             a tensor does not fit its contract
     │   └── BuildError                an engine could not be made
     ├── MediaError                 5  a video or audio file cannot be read or written
+    │   ├── UnreadableError           it is empty, cut off, or no video at all
+    │   └── NoVideoError              it can be read and has no moving picture
     └── Cancelled                130  the caller's progress callback asked to stop
 
 A message says what was expected, what came, and what to do. Knows nothing of the rest of the package.
@@ -71,6 +73,14 @@ class MediaError(TaroError):
     """A media file cannot be read or written."""
 
     exit_code = 5
+
+
+class UnreadableError(MediaError):
+    """A file is empty, cut off before its index, or none that libav knows."""
+
+
+class NoVideoError(MediaError):
+    """A file is sound, cover art or a still image only."""
 
 
 class Cancelled(TaroError):

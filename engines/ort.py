@@ -13,6 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as status
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.contract import Array, Contract, TensorSpec
 from taro_rt.engines.errors import BackendUnavailable, BuildError, ContractError, EngineError
+from taro_rt.engines.watch import Watch
 
 FATAL = 4  # what goes wrong comes back as an exception; nothing is printed
 FAILURES = (
@@ -35,14 +36,23 @@ class OrtEngine:
     backend = "onnxruntime"
 
     def __init__(
-        self, path: Path, contract: Contract, device: str = "cpu", threads: int | None = None
+        self,
+        path: Path,
+        contract: Contract,
+        device: str = "cpu",
+        threads: int | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Raises `BuildError` for a graph that cannot be loaded, `ContractError` for one of other tensors."""
         self.contract = contract
+        self._watch = watch or Watch()
         providers: list[Any] = [CUDA, CPU] if device == "cuda" else [CPU]
         options, version = session_options(threads), ort.__version__
         session: ort.InferenceSession = _attempt(
-            lambda: ort.InferenceSession(path, options, providers=providers),
+            lambda: self._watch.run(
+                lambda: ort.InferenceSession(path, options, providers=providers),
+                lambda: options.set_load_cancellation_flag(True),
+            ),
             lambda why: BuildError(
                 f"{contract.graph}: ONNX Runtime {version} cannot load {path.name}: {why}"
             ),
@@ -56,14 +66,20 @@ class OrtEngine:
         self._session: ort.InferenceSession | None = session
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
-        """The outputs by name. Raises `ContractError` for inputs that do not fit, else `EngineError`."""
+        """The outputs by name. Raises `ContractError` for inputs that do not fit, else `EngineError`.
+
+        An interrupt, or what the watch raises, ends the run after the operation that is under way.
+        """
         self.contract.check(inputs)
         session = self._session
         if session is None:
             raise EngineError(f"{self.contract.graph}: this engine is closed; load it again")
-        names = [spec.name for spec in self.contract.outputs]
+        names, run = [spec.name for spec in self.contract.outputs], ort.RunOptions()
+        run.log_severity_level = FATAL
         outputs: list[Array] = _attempt(
-            lambda: session.run(names, inputs),
+            lambda: self._watch.run(
+                lambda: session.run(names, inputs, run), lambda: setattr(run, "terminate", True)
+            ),
             lambda why: EngineError(f"{self.contract.graph}: ONNX Runtime stopped: {why}"),
         )
         return dict(zip(names, outputs, strict=True))
@@ -73,15 +89,18 @@ class OrtEngine:
         self._session = None
 
 
-def load_ort(bundle: Bundle, device: str = "cpu", threads: int | None = None) -> dict[str, OrtEngine]:
-    """An `OrtEngine` for each graph."""
+def load_ort(
+    bundle: Bundle, device: str = "cpu", threads: int | None = None, watch: Watch | None = None
+) -> dict[str, OrtEngine]:
+    """An `OrtEngine` for each graph, all under one watch."""
     if device == "cuda" and CUDA[0] not in ort.get_available_providers():
         raise BackendUnavailable(
             "device cuda: this ONNX Runtime has no CUDA provider; use device cpu, or in a fresh environment: "
             "pip install 'taro-rt[gpu]'"
         )
+    watch = watch or Watch()
     return {
-        name: OrtEngine(bundle.graph(name), contract, device, threads)
+        name: OrtEngine(bundle.graph(name), contract, device, threads, watch)
         for name, contract in bundle.contracts().items()
     }
 

@@ -34,7 +34,10 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; all physical cores if left out.")
 ]
-Start = Annotated[float, typer.Option(metavar="S", help="Seconds of the video to start at.")]
+Start = Annotated[
+    float,
+    typer.Option(metavar="S", help="Seconds of the video to start at: with the first frame from there on."),
+]
 End = Annotated[float | None, typer.Option(metavar="S", help="Seconds of the video to end at.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
 Json = Annotated[bool, typer.Option("--json", help="Result and progress as JSON.")]

@@ -15,7 +15,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from taro_rt.engines.contract import Array
 from taro_rt.runtime.loudness import CEILING
 
-LIMIT_HOP_S, LIMIT_REACH = 0.001, 10
+LIMIT_HOP_S, LIMIT_REACH = 0.001, 5
+"""With a longer reach a blow of a few milliseconds would take its own ringing down with it."""
 DUCK_HOP_S, DUCK_REACH = 0.01, 20
 DUCK_GAIN = 10 ** (-12 / 20)
 """How much of the original stays while the new sound is heard."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import stat
@@ -52,10 +53,12 @@ def atomic_outputs(paths: Sequence[Path], force: bool) -> Iterator[list[Path]]:
 
     On any exception, an interrupt too, temporary files are removed and all paths stay as they were, also
     those renamed before one that fails. Suffixes are kept, so whoever writes by suffix writes the right one.
-    Raises `MediaError` as `check_output` does.
+    What killed runs left in the folders is removed first. Raises `MediaError` as `check_output` does.
     """
     for path in paths:
         check_output(path, force)
+    for folder in {path.parent for path in paths}:
+        _remove_left(folder)
     temporaries, olds = [_hidden(path) for path in paths], [_hidden(path) for path in paths]
     done: list[tuple[Path, Path]] = []
     try:
@@ -80,7 +83,37 @@ def atomic_outputs(paths: Sequence[Path], force: bool) -> Iterator[list[Path]]:
 
 
 def _hidden(path: Path) -> Path:
-    return path.with_name(f".taro-{secrets.token_hex(8)}{path.suffix}")
+    return path.with_name(f".taro-{_neighbours()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+
+
+def _neighbours() -> str:
+    """Names those processes whose numbers can be told apart: of one boot of one machine, or of one container.
+
+    Elsewhere than on Linux it is a name that never comes again.
+    """
+    try:
+        told = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        told = secrets.token_hex(8)
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove hidden files of processes that were killed: of this boot of this machine, and surely dead."""
+    for left in list(folder.glob(f".taro-{_neighbours()}-*")):
+        if _is_dead(left.name.split("-")[2]):
+            with suppress(OSError):  # another run may be at it too
+                left.unlink()
+
+
+def _is_dead(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, OverflowError):  # another user's, or no name of ours
+        return False
+    return False
 
 
 def _remember(path: Path, old: Path) -> None:

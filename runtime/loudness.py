@@ -16,7 +16,7 @@ CEILING = 10 ** (-1 / 20)
 """No sample leaves above -1 dB of full scale: codecs and players add a little."""
 MAX_GAIN_DB = 30.0
 """A quieter sound than this can reach stays quieter: what is nearly silent is not made noise."""
-MAX_LIMITING_DB = 9.0
+MAX_LIMITING_DB = 12.0
 """Single peaks may be turned down by this much, so that short hard sounds can be as loud as others."""
 HOP_S = 0.1
 HOPS_PER_BLOCK = 4

@@ -31,6 +31,7 @@ from taro_rt.runtime.packets import TIME_BASE, copied, encoded_picture, encoded_
 from taro_rt.runtime.plan import MP4_FAMILY, SOUND_CODECS, SOUND_RATE_HZ, OutputPlan, carries, plan_output
 from taro_rt.runtime.probe import VideoInfo
 from taro_rt.runtime.source import open_video
+from taro_rt.runtime.timecode import later
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -59,7 +60,8 @@ def write_output(
         _write_wav(info, audio, path, finish, plan)
         return
     with open_video(info.path) as (source, picture), _created(path, plan.container, info) as target:
-        target.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in STALE_TAGS})
+        tags = {k: v for k, v in source.metadata.items() if k.lower() not in STALE_TAGS}
+        target.metadata.update(_clocked(tags, picture, info))
         rate_hz = plan.rate_hz or audio.rate_hz
         if plan.copies_picture:
             visible = copied(source, _templates(info, plan, source, picture, target), info)
@@ -145,11 +147,28 @@ def _templates(
         for text in source.streams.subtitles:
             if carries(plan.container, text):
                 streams[text] = target.add_stream_from_template(text, opaque=True)
+    for data in source.streams.data:
+        if carries(plan.container, data):
+            streams[data] = target.add_stream_from_template(data)
     for stream, made in streams.items():
         if stream is not picture:
             made.disposition = stream.disposition.value  # type: ignore[assignment]  # PyAV 16 takes an int
-        made.metadata.update({k: v for k, v in stream.metadata.items() if k in KEPT_STREAM_TAGS})
+        tags = {k: v for k, v in stream.metadata.items() if k in KEPT_STREAM_TAGS}
+        made.metadata.update(_clocked(tags, picture, info))
     return streams
+
+
+def _clocked(tags: dict[str, str], picture: VideoStream, info: VideoInfo) -> dict[str, str]:
+    """The tags, with a timecode that is right at the first displayed frame of a part.
+
+    It is all that is needed of a timecode track: mp4 and mov make one of the picture's tag.
+    """
+    timecode = tags.get("timecode")
+    if timecode is None or not info.span.start_s:
+        return tags
+    rate = Fraction(picture.average_rate or _rate(info))
+    moved = later(timecode, info.start_s - info.origin_s, rate)
+    return {k: v for k, v in tags.items() if k != "timecode"} | ({"timecode": moved} if moved else {})
 
 
 def _h264(info: VideoInfo, target: OutputContainer) -> VideoStream:

@@ -27,6 +27,8 @@ TIME_BASE = Fraction(1, 90000)
 """Of pictures that are encoded anew."""
 LONGEST_LEAD_S = 10
 """By which a packet may come before it is shown."""
+LATEST_S = 1
+"""By which subtitles and data may lie behind their picture in the file."""
 
 
 def copied(
@@ -34,8 +36,8 @@ def copied(
 ) -> Iterator[Packet[Stream]]:
     """The packets of every input stream in `streams`, for its output stream, moved back by the start.
 
-    The first stream is the picture; the others are subtitles, of which those before time 0 are left out. A
-    part of a video begins with the key frame before it.
+    The first stream is the picture; the others are subtitles and data, see `Extras`. A part of a video begins
+    with the key frame before it.
     """
     picture = next(iter(streams))
     start_s = Fraction(info.start_s).limit_denominator(1_000_000)
@@ -43,25 +45,53 @@ def copied(
         go(source, picture, info.landing)
     # of a damaged picture, what could not be decoded behind its last frame would only freeze players
     has_end = info.span.end_s is not None or info.n_skipped_packets > 0
-    ending = Ending(info.duration_s if has_end else None)
-    times = DecodeTimes()
+    end_s = info.duration_s if has_end else None
+    ending, times, extras = Ending(end_s), DecodeTimes(), Extras(end_s)
     for packet in from_key(read_packets(source, *streams), picture, info.landing):
         if packet is None:
             continue
         is_picture = packet.stream is picture
         packet.stream = streams[packet.stream]
         _move(packet, -round(start_s / packet.time_base))
-        if is_picture:
+        if is_picture and ending.is_over:
+            if end_s is not None and (packet.dts or 0) * packet.time_base > end_s + LATEST_S:
+                break
+        elif is_picture:
             # without a duration, as in MPEG-TS, the last frame would be lost to players
             packet.duration = packet.duration or round(1 / info.average_fps / packet.time_base)
             for each in ending.push(packet):
                 yield from times.push(each)
-            if ending.is_over:
-                break
-        elif packet.pts is not None and packet.pts >= 0:
-            packet.dts = packet.pts
+        elif extras.fits(packet):
             yield packet
     yield from times.finish()
+
+
+class Extras:
+    """Time stamps of subtitles and data: those that begin before time 0 or behind the end are left out.
+
+    Of data, what is in force at time 0 begins there.
+    """
+
+    def __init__(self, end_s: float | None) -> None:
+        self._end_s = end_s
+        self._latest: dict[Stream, int] = {}
+
+    def fits(self, packet: Packet[Stream]) -> bool:
+        """Whether a packet, moved already, comes along; stamps it for the muxer, which wants order."""
+        if packet.pts is None:
+            return False
+        if packet.stream.type == "data" and packet.pts < 0 < packet.pts + (packet.duration or 0):
+            packet.pts, packet.duration = 0, packet.pts + (packet.duration or 0)
+        if packet.pts < 0:
+            return False
+        if self._end_s is not None:
+            end = math.ceil(self._end_s / packet.time_base)
+            if packet.pts >= end:
+                return False
+            packet.duration = min(packet.duration or 0, end - packet.pts)
+        packet.pts = packet.dts = max(packet.pts, self._latest.get(packet.stream, 0))
+        self._latest[packet.stream] = packet.pts
+        return True
 
 
 class Ending:

@@ -20,7 +20,7 @@ from taro_rt.runtime.onsets import Onset, curve, pick_onsets
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.prepare import OnsetLogits
 from taro_rt.runtime.probe import probe
-from taro_rt.runtime.progress import Progress, report
+from taro_rt.runtime.progress import Progress, Repeated, report
 from taro_rt.runtime.timing import Timings
 
 
@@ -78,12 +78,13 @@ class Pipeline:
     ) -> Result:
         """Give a clip its sound, window by window: a file or `Reel` is decoded on the way, in flat memory.
 
-        The samples are kept in memory, or in unnamed files in `folder` if given. Raises `MediaError`,
-        `OptionsError`, `EngineError` or `Cancelled`.
+        The samples are kept in memory, or in unnamed files in `folder` if given. `progress` is also called
+        during long steps, several times a second. Raises `MediaError`, `OptionsError`, `EngineError` or
+        `Cancelled`.
         """
-        options = options or Options()
-        with self._pictures(clip) as pictures:
-            generation = Generation(self.engines, self.bundle.manifest, pictures, options, progress)
+        options, repeated = options or Options(), Repeated(progress)
+        with self._pictures(clip) as pictures, self.engines.watch.asking(repeated.again):
+            generation = Generation(self.engines, self.bundle.manifest, pictures, options, repeated)
             takes = generation.takes(folder)
             within, picked = generation.onsets()
         return Result(
@@ -98,11 +99,12 @@ class Pipeline:
         self, clip: Pictures | Path | str, progress: Progress | None = None
     ) -> tuple[Array, tuple[Onset, ...]]:
         """The onset curve [n] at the bundle's onset frame rate, and the onsets picked from it."""
-        with self._pictures(clip) as pictures:
+        repeated = Repeated(progress)
+        with self._pictures(clip) as pictures, self.engines.watch.asking(repeated.again):
             logits = OnsetLogits(self.engines.onset, pictures, self.geometry, Timings())
             n_likely = max(1, round(pictures.duration_s * self.geometry.onset_fps))
             for n in range(0, n_likely, self.geometry.onset_segment):
-                report(progress, "onset", n / n_likely)
+                repeated("onset", n / n_likely)
                 logits.until(n + self.geometry.onset_segment)
             within = curve(logits.until(pictures.n_onset_frames()))
         report(progress, "onset", 1.0)

@@ -9,14 +9,15 @@ from pathlib import Path
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Stream
+from av.packet import Packet
+from av.stream import DataStream, Stream
 from av.video.stream import VideoStream
 
 from taro_rt.engines.errors import MediaError
 from taro_rt.runtime.finish import Finish
 from taro_rt.runtime.mixing import LAYOUTS
 from taro_rt.runtime.probe import VideoInfo
-from taro_rt.runtime.source import open_video
+from taro_rt.runtime.source import open_video, tick_of
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """Suffix → muxer. By suffix alone libav would take its "ipod" muxer for .m4v, which knows H.264 only."""
@@ -26,6 +27,8 @@ SOUND_RATE_HZ = 48000
 OPUS_RATES_HZ = (8000, 12000, 16000, 24000, 48000)
 MP4_FAMILY = ("mp4", "mov")
 """What has edit lists, and what Apple's players open."""
+MAKES_TIMECODE = int(av.__version__.split(".")[0]) >= 18
+"""Earlier versions of PyAV do not tell the muxer the frame rate that a timecode counts by."""
 ANIMATIONS = ("gif", "apng", "webp")
 """Video codecs in name only: some muxers take them, players do not."""
 READ_ONLY = (".avi", ".flv", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".wmv", ".gif", ".3gp", ".ogv")
@@ -126,6 +129,8 @@ def default_output(video: Path, folder: Path | None = None) -> Path:
 
 def carries(container: str, stream: Stream) -> bool:
     """Whether such a file begins: libav's lists of codecs promise too much, VP9 in mov for instance."""
+    if isinstance(stream, DataStream):
+        return _carries_data(container, stream)
     if stream.codec_context is None or stream.codec_context.codec.canonical_name in ANIMATIONS:
         return False
     with av.open(io.BytesIO(), "w", format=container) as trial:
@@ -135,6 +140,33 @@ def carries(container: str, stream: Stream) -> bool:
         except (ValueError, av.FFmpegError):
             return False
     return True
+
+
+def _carries_data(container: str, stream: DataStream) -> bool:
+    """Whether a packet of such a stream is found again under its name.
+
+    Of our containers only mp4 and mov take data at all, and mov leaves out the description of any kind that
+    it does not know, so that no reader could tell what it is. What comes along is GoPro's telemetry (gpmd).
+    """
+    file, sample = io.BytesIO(), Packet(b"data")
+    sample.pts = sample.dts = 0
+    sample.duration, sample.time_base = 1, tick_of(stream)
+    try:
+        with av.open(file, "w", format=container) as trial:
+            sample.stream = trial.add_stream_from_template(stream)
+            trial.mux(sample)
+        file.seek(0)
+        with av.open(file) as trial:
+            return stream.name is not None and any(d.name == stream.name for d in trial.streams.data)
+    except (ValueError, av.FFmpegError):
+        return False
+
+
+def _keeps_data(container: str, data: DataStream) -> bool:
+    """Whether a stream of data survives, be it as a tag: of a timecode, mp4 and mov make a track again."""
+    if "timecode" in data.metadata:
+        return container not in MP4_FAMILY or MAKES_TIMECODE
+    return carries(container, data)
 
 
 def _plan_wav(info: VideoInfo, path: Path, finish: Finish) -> OutputPlan:
@@ -175,7 +207,7 @@ def _left_out(
         # one sound is meant to be replaced; that there were several may be news
         "original audio": n_sounds if finish.audio == "replace" and n_sounds > 1 else 0,
         "further audio": n_sounds - 1 if finish.audio != "replace" else 0,
-        "data": len(source.streams.data),
+        "data": sum(not _keeps_data(container, data) for data in source.streams.data),
         "attachment": 0
         if container == "matroska" and container in family
         else len(source.streams.attachments),

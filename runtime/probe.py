@@ -10,7 +10,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from taro_rt.engines.errors import MediaError
+from taro_rt.engines.errors import MediaError, UnreadableError
 from taro_rt.runtime.playback import Playback, check_clock, check_length
 from taro_rt.runtime.seeking import Landing, from_key, go
 from taro_rt.runtime.source import WHOLE, Span, codec_name, open_video, quarter_turns, read_packets, tick_of
@@ -186,9 +186,9 @@ def video_info(
     )
 
 
-def no_frame(path: Path, stream: VideoStream, playback: Playback) -> MediaError:
+def no_frame(path: Path, stream: VideoStream, playback: Playback) -> UnreadableError:
     """The error for a video that shows nothing."""
-    return MediaError(
+    return UnreadableError(
         f"{path}: expected a video, got no decodable frame from {codec_name(stream)} "
         f"({playback.n_skipped} damaged packets); check that it plays"
     )

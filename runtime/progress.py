@@ -31,6 +31,23 @@ def report(progress: Progress | None, stage: str, fraction: float) -> None:
         raise Cancelled(f"stopped in the {stage} stage: the progress callback asked for it")
 
 
+class Repeated:
+    """Progress whose latest word can be said again, so that a caller may stop a long step too."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._said: tuple[str, float] | None = None
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        self._said = (stage, fraction)
+        report(self._progress, stage, fraction)
+
+    def again(self) -> None:
+        """Say it again. Raises `Cancelled` if the caller asks for it."""
+        if self._said is not None:
+            report(self._progress, *self._said)
+
+
 class TimeLeft:
     """Guesses, from the course of a stage so far, how long the rest of it takes."""
 

@@ -19,7 +19,7 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from taro_rt.engines.errors import MediaError, OptionsError
+from taro_rt.engines.errors import MediaError, NoVideoError, OptionsError, UnreadableError
 
 PICTURE_FORMATS = ("image2", "_pipe", "tty")
 """Demuxers that show a picture or a text as a video of one frame."""
@@ -74,7 +74,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if not stat.S_ISREG(status.st_mode):
         raise MediaError(f"{path}: expected a video file, got a folder or device; check the path")
     if status.st_size == 0:
-        raise MediaError(f"{path}: expected a video file, got an empty file; copy or download it again")
+        raise UnreadableError(f"{path}: expected a video file, got an empty file; copy or download it again")
     options = {
         "protocol_whitelist": LOCAL_PROTOCOLS
     }  # of the container: as `options` of PyAV 16, FLV crashes
@@ -83,7 +83,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         with av.open(str(path.absolute()), metadata_errors="replace", container_options=options) as container:
             yield container, _picture(container, path)
     except av.FFmpegError as error:
-        raise MediaError(
+        raise UnreadableError(
             f"{path}: expected a video file, got something unreadable ({error.strerror}); "
             "it is cut off or no video at all: check that it plays"
         ) from error
@@ -144,11 +144,13 @@ def _picture(container: InputContainer, path: Path) -> VideoStream:
     if not pictures:
         found = "only cover art" if videos else "no video stream"
         sound = " beside the sound" if container.streams.audio else ""
-        raise MediaError(f"{path}: expected a video stream, got {found}{sound}; choose a file with a picture")
+        raise NoVideoError(
+            f"{path}: expected a video stream, got {found}{sound}; choose a file with a picture"
+        )
     if any(name in container.format.name for name in PICTURE_FORMATS) or any(
         s.disposition & Disposition.still_image for s in pictures
     ):
-        raise MediaError(f"{path}: expected a video, got a still image; make a clip of it first")
+        raise NoVideoError(f"{path}: expected a video, got a still image; make a clip of it first")
     best = container.streams.best("video")
     stream = best if best in pictures else pictures[0]
     assert isinstance(stream, VideoStream)

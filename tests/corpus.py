@@ -11,10 +11,12 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
-from media import burst, encode, numbered, remux, turn
+from media import burst, encode, numbered, remux, turn, with_data
 
 FRAMES = numbered(14, 64, 48)
+MAKES_DATA = tuple(map(int, av.__version__.split(".")[:2])) >= (16, 1)
 MARKS = (b"tkhd", b"mvhd", b"mdhd", b"stts", b"ctts", b"stsz", b"stco", b"stsc", b"stsd", b"avc1", b"elst")
 MARKS += (b"\x1a\x45\xdf\xa3", b"\x16\x54\xae\x6b", b"\x15\x49\xa9\x66", b"strh", b"strf", b"avih", b"idx1")
 """What headers begin with: mutations strike behind these more often than elsewhere."""
@@ -23,10 +25,12 @@ EXTREMES = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFF, 0x00010000, 0x7FC0
 
 
 def make_seeds(folder: Path) -> list[Path]:
-    """Small whole videos of many containers and codecs, some with sound."""
+    """Small whole videos of many containers and codecs, some with sound, one with telemetry."""
     sound = burst(0.56, 0.2)
     whole = encode(folder / "whole.mp4", FRAMES, b_frames=2, gop=14)
+    extra = [with_data(whole, folder / "data.mp4", "bin_data")] if MAKES_DATA else []
     return [
+        *extra,
         encode(folder / "a.mp4", FRAMES, sound=sound, options={"movflags": "faststart"}),
         encode(folder / "b.mp4", FRAMES, b_frames=2, sound=sound),
         remux(whole, folder / "cut.mp4", shift_s=-0.2),

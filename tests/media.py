@@ -147,6 +147,28 @@ def remux(
     return target
 
 
+def with_data(picture: Path, target: Path, codec: str, first_s: float = 0.0) -> Path:
+    """The picture of an mp4 with a stream of data: a packet every 0.3 s that ends with its own number.
+
+    Raises ValueError where PyAV knows no such data: before 16.1 none.
+    """
+    with av.open(str(picture)) as container, av.open(str(target), "w") as out:
+        copy = out.add_stream_from_template(container.streams.video[0])
+        data = out.add_data_stream(codec)
+        packets = [p for p in container.demux(video=0) if p.size]
+        for packet in packets:
+            packet.stream = copy
+        for k in range(13):
+            packet = av.Packet(b"telemetry %02d" % k)
+            packet.time_base, packet.stream = Fraction(1, 1000), data
+            packet.pts = packet.dts = round(1000 * first_s) + 300 * k
+            packet.duration = 300
+            packets.append(packet)
+        for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
+            out.mux(packet)
+    return target
+
+
 def turn(path: Path, quarter_turns: int) -> Path:
     """Make an mp4 ask its player for a counter-clockwise turn, by the matrix in its track header."""
     data = bytearray(path.read_bytes())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from media import encode, encode_sound, numbered
 
-from taro_rt.engines.errors import MediaError
+from taro_rt.engines.errors import MediaError, NoVideoError, UnreadableError
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.clip import Clip
 
@@ -78,3 +78,17 @@ def test_refuses_what_is_no_video_in_one_line_that_names_it(
     assert reason in message
     assert "\n" not in message
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        *((fault, UnreadableError) for fault in ("empty", "text", "no index", "no frame")),
+        *((fault, NoVideoError) for fault in ("sound", "sound with art", "picture")),
+    ],
+)
+def test_programs_can_tell_a_broken_file_from_one_without_a_picture(
+    tmp_path: Path, fault: str, kind: type[MediaError]
+) -> None:
+    with pytest.raises(kind):
+        Clip.read(faulty(tmp_path, fault), SMALL)

@@ -70,7 +70,7 @@ def test_json_gives_a_record_per_video_and_a_summary(run: Run, folder: Path, tmp
     result = run(folder, "--out-dir", tmp_path, "--json")
     *each, total = records(result)
     assert [record["video"] for record in each] == [str(folder / f"{name}.mp4") for name in "abc"]
-    assert each[1]["error"]["type"] == "MediaError" and each[1]["error"]["exit_code"] == 5
+    assert each[1]["error"]["type"] == "UnreadableError" and each[1]["error"]["exit_code"] == 5
     assert each[0]["takes"] == [{"output": str(tmp_path / "a.taro.mp4"), "seed": 0}]
     assert total == {"written": 2, "skipped": 0, "failed": 1, "exit_code": 5}
     lines = [json.loads(line) for line in result.stderr.splitlines()]

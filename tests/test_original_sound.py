@@ -17,7 +17,7 @@ from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.audio import Audio
 from taro_rt.runtime.clip import Clip
 from taro_rt.runtime.dynamics import DUCK_GAIN
-from taro_rt.runtime.finish import Finish, read_loudness
+from taro_rt.runtime.finish import Finish, Keeping, read_loudness
 from taro_rt.runtime.loudness import CEILING, Meter
 from taro_rt.runtime.mux import write_output
 from taro_rt.runtime.plan import plan_output
@@ -66,6 +66,44 @@ def test_replace_leaves_nothing_of_the_original(sounding: Path, tmp_path: Path) 
     _, samples, rate_hz = read_sound(written(sounding, tmp_path / "out.mp4", Finish(loudness=None)))
     assert level_at(samples, rate_hz, 440, 0.5, 2.5) < 0.001
     assert level_at(samples, rate_hz, 2000, 0.5, 2.5) == pytest.approx(0.1, rel=0.05)
+
+
+def two_tracks(picture: Path, target: Path) -> Path:
+    """A video with two tracks of sound."""
+    with av.open(str(picture)) as container, av.open(str(target), "w") as out:
+        copies = {0: out.add_stream_from_template(container.streams.video[0])}
+        copies |= {k: out.add_stream_from_template(container.streams.audio[0]) for k in (1, 2)}
+        for packet in container.demux():
+            if packet.size:
+                if packet.stream.type == "audio":  # a second packet of the same bytes
+                    again = av.Packet(bytes(packet))
+                    again.pts, again.dts, again.time_base = packet.pts, packet.dts, packet.time_base
+                    again.duration, again.stream = packet.duration, copies[2]
+                    out.mux(again)
+                packet.stream = copies[0 if packet.stream.type == "video" else 1]
+                out.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("audio", "notices"),
+    [
+        ("replace", ["original audio streams left out: 2"]),
+        ("mix", ["further audio streams left out: 1"]),
+        ("keep-as-second-track", ["further audio streams left out: 1"]),
+    ],
+)
+def test_several_tracks_that_are_lost_are_counted(
+    sounding: Path, tmp_path: Path, audio: Keeping, notices: list[str]
+) -> None:
+    source, target = two_tracks(sounding, tmp_path / "two.mp4"), tmp_path / "out.mp4"
+    plan = plan_output(probe(source), target, Finish(audio))
+    assert list(plan.notices) == [f"{target}: {notice}" for notice in notices]
+    assert len(tracks(written(source, target, Finish(audio)))) == (2 if audio.startswith("keep") else 1)
+
+
+def test_the_only_track_is_replaced_without_a_word(sounding: Path, tmp_path: Path) -> None:
+    assert plan_output(probe(sounding), tmp_path / "out.mp4").notices == ()
 
 
 def test_mix_has_both_at_their_levels_and_ends_with_the_picture(sounding: Path, tmp_path: Path) -> None:
@@ -173,6 +211,23 @@ def test_the_default_level_is_23_lufs_below_full_scale(sounding: Path, tmp_path:
     meter = Meter(rate_hz)
     meter.add(samples.reshape(len(samples), -1)[:, 0].astype(np.float32))
     assert meter.loudness() + 10 * np.log10(channels) == pytest.approx(-23, abs=0.3)
+
+
+@pytest.mark.parametrize(("every_s", "decay_s"), [(0.25, 0.01), (1.0, 0.003), (1.0, 0.01), (2.9, 0.004)])
+def test_few_short_hard_blows_come_near_the_default_level_too(
+    sounding: Path, tmp_path: Path, every_s: float, decay_s: float
+) -> None:
+    t = np.arange(RATE_HZ // 4) / RATE_HZ
+    shape = np.exp(-t / decay_s) + 0.03 * np.exp(-t / 0.1)
+    new, rng = np.zeros(3 * RATE_HZ), np.random.default_rng(0)
+    for start_s in np.arange(0.05, 2.7, every_s):
+        new[round(start_s * RATE_HZ) :][: len(t)] += shape * rng.standard_normal(len(t))
+    sound = (0.3 * new / np.abs(new).max()).astype(np.float32)
+    samples, rate_hz = soundfile.read(written(sounding, tmp_path / "o.wav", Finish(), sound), dtype="float32")
+    meter = Meter(rate_hz)
+    meter.add(samples)
+    assert meter.loudness() == pytest.approx(-23, abs=4)
+    assert meter.peak <= CEILING + 1e-3
 
 
 def test_gain_is_on_top_and_never_clips(sounding: Path, tmp_path: Path) -> None:

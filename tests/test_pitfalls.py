@@ -108,6 +108,25 @@ def test_the_shape_of_its_pixels_survives(tmp_path: Path) -> None:
         assert out.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
 
 
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
+def test_the_colours_of_hdr_survive(tmp_path: Path, name: str) -> None:
+    with av.open(str(tmp_path / "hdr.mkv"), "w") as out:
+        stream = out.add_stream("libx265", rate=25, options={"x265-params": "log-level=none"})
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p10le"
+        colours = stream.codec_context
+        colours.color_primaries, colours.color_trc, colours.colorspace = 9, 16, 9  # BT.2020, PQ
+        for k, pixels in enumerate(FRAMES[:10]):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p10le")
+            frame.pts, frame.time_base = k, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    info = probe(tmp_path / "hdr.mkv")
+    write_output(info, Audio(np.zeros(6400, np.float32), RATE_HZ), tmp_path / name)
+    with av.open(str(tmp_path / name)) as out:
+        kept = out.streams.video[0].codec_context
+        assert (kept.color_primaries, kept.color_trc, kept.colorspace) == (9, 16, 9)
+
+
 @pytest.mark.parametrize("seconds", [0.04, 0.4, 1.0])
 def test_a_clip_below_a_second_has_a_sound_of_its_length(tmp_path: Path, seconds: float) -> None:
     info = probe(encode(tmp_path / "a.mp4", FRAMES[: round(seconds * 25)]))

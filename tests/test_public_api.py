@@ -38,6 +38,7 @@ def test_the_public_names_are_these() -> None:
         "Finish",
         "ManifestError",
         "MediaError",
+        "NoVideoError",
         "Onset",
         "Options",
         "OptionsError",
@@ -45,6 +46,7 @@ def test_the_public_names_are_these() -> None:
         "Result",
         "Span",
         "TaroError",
+        "UnreadableError",
         "__version__",
         "write_output",
     ]
@@ -70,7 +72,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_every_error_is_a_taro_error_with_an_exit_code() -> None:
     errors = [getattr(taro_rt, name) for name in taro_rt.__all__ if name != "__version__"]
     errors = [kind for kind in errors if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert len(errors) == 12
+    assert len(errors) == 14
     assert all(issubclass(kind, taro_rt.TaroError) for kind in errors)
     assert {kind.exit_code for kind in errors} == {1, 2, 3, 4, 5, 130}
 

@@ -14,7 +14,7 @@ from taro_rt.engines.errors import MediaError, OptionsError
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.audio import Audio
 from taro_rt.runtime.clip import Clip, open_reel
-from taro_rt.runtime.finish import Finish
+from taro_rt.runtime.finish import Finish, Keeping
 from taro_rt.runtime.mux import write_output
 from taro_rt.runtime.plan import plan_output
 from taro_rt.runtime.probe import probe
@@ -99,6 +99,24 @@ def test_the_original_sound_of_a_part_comes_from_that_part(video: Path, tmp_path
         parts = [(f.pts * f.time_base, f.to_ndarray()[0]) for f in container.decode(audio=1)]
     heard_s = float(parts[0][0]) + burst_time(np.concatenate([part for _, part in parts]), 48000)
     assert heard_s - float(video_frames(tmp_path / "two.mp4")[0][0]) == pytest.approx(1.0, abs=0.001)
+
+
+@pytest.mark.parametrize("audio", ["replace", "mix"])
+@pytest.mark.parametrize(
+    ("name", "start_s"), [("out.wav", 2.77), ("out.mp4", 2.77), ("out.mov", 2.77), ("out.mkv", 2.0)]
+)
+def test_a_click_of_a_part_is_found_at_its_time_less_the_start(
+    video: Path, tmp_path: Path, name: str, start_s: float, audio: Keeping
+) -> None:
+    span, click_s = Span(start_s, 6.5), 4.0  # the original clicks there, too
+    info = probe(video, span)
+    new = burst(info.duration_s, click_s - start_s, 16000) * (audio == "replace")
+    write_output(info, Audio(new, 16000), tmp_path / name, Finish(audio, loudness=None))
+    begun_s, samples, rate_hz = read_sound(tmp_path / name)
+    shown_s = 0.0 if name == "out.wav" else float(video_frames(tmp_path / name)[0][0])
+    # the part begins with the first frame from its start on
+    expected_s = click_s - start_s if audio == "replace" else click_s - math.ceil(start_s * FPS) / FPS
+    assert begun_s + burst_time(samples, rate_hz) - shown_s == pytest.approx(expected_s, abs=0.001)
 
 
 def test_a_part_within_a_group_of_pictures_needs_a_container_with_edit_lists(

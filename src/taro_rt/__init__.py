@@ -27,8 +27,10 @@ if TYPE_CHECKING:
         EngineError,
         ManifestError,
         MediaError,
+        NoVideoError,
         OptionsError,
         TaroError,
+        UnreadableError,
     )
     from taro_rt.runtime.audio import Audio
     from taro_rt.runtime.clip import Clip
@@ -56,6 +58,7 @@ _HOMES = {
     "Finish": "runtime.finish",
     "ManifestError": "engines.errors",
     "MediaError": "engines.errors",
+    "NoVideoError": "engines.errors",
     "Onset": "runtime.onsets",
     "Options": "runtime.options",
     "OptionsError": "engines.errors",
@@ -63,6 +66,7 @@ _HOMES = {
     "Result": "runtime.pipeline",
     "Span": "runtime.source",
     "TaroError": "engines.errors",
+    "UnreadableError": "engines.errors",
     "write_output": "runtime.mux",
 }
 
@@ -81,6 +85,7 @@ __all__ = [
     "Finish",
     "ManifestError",
     "MediaError",
+    "NoVideoError",
     "Onset",
     "Options",
     "OptionsError",
@@ -88,6 +93,7 @@ __all__ = [
     "Result",
     "Span",
     "TaroError",
+    "UnreadableError",
     "__version__",
     "write_output",
 ]

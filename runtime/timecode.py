@@ -1,0 +1,31 @@
+"""Timecode, the clock that editors cut by: "01:00:59:24", or "01:00:59;29" where numbers are dropped."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+PATTERN = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)([:;.])(\d{2,3})")
+
+
+def later(timecode: str, seconds: float, rate: Fraction) -> str | None:
+    """The timecode `seconds` after `timecode`, at `rate` frames per second; None if it is not understood.
+
+    Numbers are dropped (SMPTE ST 12-1) so that the clock keeps time at 29.97: two at the start of every
+    minute but each tenth, four at 59.94.
+    """
+    found = PATTERN.fullmatch(timecode)
+    per_second = round(rate)
+    if found is None or per_second < 1:
+        return None
+    hours, minutes, rest, frame = (int(found[k]) for k in (1, 2, 3, 5))
+    dropped = per_second // 15 if found[4] != ":" else 0
+    minutes += 60 * hours
+    count = (60 * minutes + rest) * per_second + frame - dropped * (minutes - minutes // 10)
+    per_ten = 600 * per_second - 9 * dropped
+    count = (count + round(Fraction(seconds) * rate)) % (144 * per_ten)  # midnight is 0 again
+    tens, within = divmod(count, per_ten)
+    count += dropped * (9 * tens + max(0, within - dropped) // (60 * per_second - dropped))
+    rest, frame = divmod(count, per_second)
+    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{clock}{found[4]}{frame:0{len(found[5])}}"
