@@ -55,6 +55,16 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
     return manifest
 
 
+def courses(runs: Path, rows: int = 40) -> str:
+    """The logs of all trainings in `runs` as JSON, thinned to about `rows` rows each: what a plot needs."""
+    lines = []
+    for log in sorted(runs.glob("*/log.jsonl")):
+        course = [json.loads(line) for line in log.read_text().splitlines()]
+        kept = course[:: max(1, len(course) // rows)]
+        lines.append(f"{json.dumps(log.parent.name)}: [\n  " + ",\n  ".join(map(json.dumps, kept)) + "\n ]")
+    return "{\n " + ",\n ".join(lines) + "\n}\n"
+
+
 def training_time(folder: Path) -> str:
     """Steps and minutes of a training folder, from its log; the clock starts anew at each resumption."""
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
