@@ -31,7 +31,7 @@ from taro_rt.runtime.packets import TIME_BASE, copied, encoded_picture, encoded_
 from taro_rt.runtime.plan import MP4_FAMILY, SOUND_CODECS, SOUND_RATE_HZ, OutputPlan, carries, plan_output
 from taro_rt.runtime.probe import VideoInfo
 from taro_rt.runtime.source import open_video
-from taro_rt.runtime.timecode import later
+from taro_rt.runtime.timecode import all_later
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -44,6 +44,8 @@ LOSSLESS = {"mp4": "alac", "mov": "alac", "matroska": "flac"}
 """For a second track: 16 bits, without a lead-in that players would have to hide."""
 STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
 """Metadata that describes the old container and would be wrong about the new one."""
+RATE_TOLERANCE = 0.02
+"""By which a header's frame rate may be off the mean of the frames that were seen."""
 KEPT_STREAM_TAGS = ("language", "title", "handler_name", "creation_time", "timecode")
 
 
@@ -153,7 +155,7 @@ def _templates(
     for stream, made in streams.items():
         if stream is not picture:
             made.disposition = stream.disposition.value  # type: ignore[assignment]  # PyAV 16 takes an int
-        tags = {k: v for k, v in stream.metadata.items() if k in KEPT_STREAM_TAGS}
+        tags = {k: v for k, v in stream.metadata.items() if k.lower() in KEPT_STREAM_TAGS}
         made.metadata.update(_clocked(tags, picture, info))
     return streams
 
@@ -163,12 +165,11 @@ def _clocked(tags: dict[str, str], picture: VideoStream, info: VideoInfo) -> dic
 
     It is all that is needed of a timecode track: mp4 and mov make one of the picture's tag.
     """
-    timecode = tags.get("timecode")
-    if timecode is None or not info.span.start_s:
+    if not info.span.start_s:
         return tags
-    rate = Fraction(picture.average_rate or _rate(info))
-    moved = later(timecode, info.start_s - info.origin_s, rate)
-    return {k: v for k, v in tags.items() if k != "timecode"} | ({"timecode": moved} if moved else {})
+    stated = Fraction(picture.average_rate or 0)  # exact, unless it is nonsense: a phone's may be 90000
+    rate = stated if abs(stated / Fraction(info.average_fps) - 1) < RATE_TOLERANCE else _rate(info)
+    return all_later(tags, info.start_s - info.origin_s, rate)
 
 
 def _h264(info: VideoInfo, target: OutputContainer) -> VideoStream:
@@ -211,7 +212,7 @@ def _original_track(
     codec = LOSSLESS.get(plan.container, SOUND_CODECS[plan.container])
     rate_hz = original.rate if plan.container in LOSSLESS and original.rate else SOUND_RATE_HZ
     made = _sound_stream(codec, rate_hz, channels, target)
-    made.metadata.update({k: v for k, v in original.metadata.items() if k in KEPT_STREAM_TAGS})
+    made.metadata.update({k: v for k, v in original.metadata.items() if k.lower() in KEPT_STREAM_TAGS})
     made.metadata.setdefault("title", "original sound")
     made.disposition = Disposition(0).value  # type: ignore[assignment]  # PyAV 16 takes an int
     return _encoded_original(info, made, channels, rate_hz)
