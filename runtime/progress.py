@@ -32,6 +32,21 @@ def report(progress: Progress | None, stage: str, fraction: float) -> None:
         raise Cancelled(f"stopped in the {stage} stage: the progress callback asked for it")
 
 
+class Percents:
+    """Progress of one stage, told once for each whole percent however often something is done."""
+
+    def __init__(self, progress: Progress | None, stage: str) -> None:
+        self._progress, self._stage = progress, stage
+        self._said = -1
+
+    def __call__(self, fraction: float) -> None:
+        """Raises `Cancelled` as `report` does."""
+        percent = min(100, int(100 * fraction))
+        if percent > self._said:
+            self._said = percent
+            report(self._progress, self._stage, percent / 100)
+
+
 class Repeated:
     """Progress whose latest word can be said again, so that a caller may stop a long step too."""
 

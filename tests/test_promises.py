@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from taro_rt.engines.errors import MediaError, OptionsError
 from taro_rt.engines.stages import Geometry
-from taro_rt.runtime import files, mux
+from taro_rt.runtime import files, wav
 from taro_rt.runtime.audio import Audio
 from taro_rt.runtime.batch import expand
 from taro_rt.runtime.cli import app
@@ -75,7 +75,7 @@ def test_a_file_that_appears_at_the_last_moment_is_not_replaced(
 def test_a_wav_too_large_for_riff_is_written_as_rf64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = probe(encode(tmp_path / "a.mp4", FRAMES))
     sound = Audio(np.zeros(round(info.duration_s * 16000), np.float32), 16000)
-    monkeypatch.setattr(mux, "LARGEST_WAV", 1000)
+    monkeypatch.setattr(wav, "LARGEST_WAV", 1000)
     write_output(info, sound, tmp_path / "out.wav")
     found = soundfile.info(tmp_path / "out.wav")
     assert (found.format, found.frames) == ("RF64", len(sound.samples))
