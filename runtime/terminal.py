@@ -79,7 +79,7 @@ def show_each(records: Iterator[dict[str, Any]], progress: Reporter, json: bool)
     except (KeyboardInterrupt, Cancelled):
         interrupted = True
         progress.close()
-    total = summary(shown)
+    total = summary(shown) | ({"exit_code": Cancelled.exit_code} if interrupted else {})
     show(total, json, ["{written} written, {skipped} skipped, {failed} failed".format(**total)])
     if interrupted:
         raise Cancelled(f"interrupted: {total['written']} videos were written before")

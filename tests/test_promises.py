@@ -113,7 +113,7 @@ def test_a_video_under_two_spellings_is_one(tmp_path: Path) -> None:
     assert expand([video, tmp_path / "sub" / ".." / "a.mp4"]) == [video]
 
 
-def test_an_interrupted_batch_says_how_many_were_written(tmp_path: Path, tiny_bundle: Path) -> None:
+def test_an_interrupted_batch_says_how_many_were_written(capsys: pytest.CaptureFixture[str]) -> None:
     from taro_rt.engines.errors import Cancelled
     from taro_rt.runtime.terminal import show_each
 
@@ -124,6 +124,7 @@ def test_an_interrupted_batch_says_how_many_were_written(tmp_path: Path, tiny_bu
 
     with pytest.raises(Cancelled, match="1 videos were written"):
         show_each(records(), SimpleNamespace(close=lambda: None), True)  # type: ignore[arg-type]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["exit_code"] == 130
 
 
 def test_onsets_of_another_part_are_refused(tmp_path: Path) -> None:
