@@ -48,9 +48,9 @@ class Engines:
 
     def close(self) -> None:
         """Close all six."""
-        self.watch.close()
         for engine in (self.onset, self.visual, self.conditioner, self.denoiser, self.decoder, self.vocoder):
             engine.close()
+        self.watch.close()
 
 
 def available() -> dict[str, str]:
