@@ -32,6 +32,10 @@ class Engine(Protocol):
         ...
 
 
+MOST_THREADS = 512
+"""More than any machine this is for has cores; thousands take minutes to start."""
+
+
 @dataclass(frozen=True)
 class Engines:
     """The six engines of a bundle, all of one backend."""
@@ -73,8 +77,8 @@ def load_engines(
     """
     if device is not None and device not in DEVICES:
         raise OptionsError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
-    if threads is not None and threads < 1:
-        raise OptionsError(f"threads: expected 1 or more, got {threads}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise OptionsError(f"threads: expected 1 to {MOST_THREADS}, got {threads}")
     name = _choose(backend)
     engines: Mapping[str, Engine]
     watch = Watch()

@@ -32,7 +32,8 @@ BundleOption = Annotated[str, typer.Option("--bundle", help='A bundle folder, or
 Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime or eager.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
 Threads = Annotated[
-    int | None, typer.Option("--threads", help="CPU threads; all physical cores if left out.")
+    int | None,
+    typer.Option("--threads", help="CPU threads; all physical cores if left out."),
 ]
 Start = Annotated[
     float,

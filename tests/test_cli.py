@@ -271,6 +271,7 @@ CASES: dict[str, tuple[Case, int, str]] = {
     "guidance": (lambda d, v, b: [v, "--guidance", -1], 2, "guidance"),
     "method": (lambda d, v, b: [v, "--method", "rk4"], 2, "rk4"),
     "threads": (lambda d, v, b: [v, "--threads", 0], 2, "threads"),
+    "too many threads": (lambda d, v, b: [v, "--threads", 5000], 2, "512"),
     "backend": (lambda d, v, b: [v, "--backend", "abacus"], 2, "abacus"),
     "device": (lambda d, v, b: [v, "--device", "cuda", "--backend", "onnxruntime"], 4, "cuda"),
     "start": (lambda d, v, b: [v, "--start", 9], 5, "from 9 s on"),
@@ -304,7 +305,9 @@ def test_bad_input_ends_in_one_line_that_names_it(
         assert error["exit_code"] == exit_code and error["type"].endswith(("Error", "Unavailable"))
         message = error["message"]
         stages = {json.loads(line)["stage"] for line in result.stderr.splitlines()}
-        assert "load" not in stages or case in ("threads", "backend", "device"), "engines loaded for nothing"
+        assert "load" not in stages or case in ("threads", "too many threads", "backend", "device"), (
+            "engines loaded for nothing"
+        )
     else:
         assert result.stdout == "" and result.stderr.count("\n") == 1
         assert result.stderr.startswith("taro-rt: ")
@@ -324,7 +327,7 @@ def test_an_unknown_option_is_a_usage_error(run: Run, video: Path) -> None:
     assert result.exit_code == 2 and "--stepz" in result.stderr
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_leaves_nothing(video: Path, tiny_bundle: Path, stop: signal.Signals) -> None:
     command = [sys.executable, "-m", "taro_rt", "generate", video, "--bundle", tiny_bundle, "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
