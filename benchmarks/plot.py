@@ -93,7 +93,7 @@ def ablation(record: dict[str, Any]) -> str:
 
 
 def curves(record: dict[str, list[dict[str, float]]]) -> str:
-    """The loss of every training over its steps, each in a panel of its own, from its least to its largest."""
+    """The loss of every training over its steps, each in a panel of its own, from least to largest."""
     side = 150
     width, height = len(record) * (side + GAP) + GAP, side + 3 * ROW
     parts = [
