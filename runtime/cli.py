@@ -29,7 +29,10 @@ Video = Annotated[
     Path, typer.Argument(metavar="VIDEO", help="A video file.", show_default=False, readable=False)
 ]
 BundleOption = Annotated[str, typer.Option("--bundle", help='A bundle folder, or "default".')]
-Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime or eager.")]
+Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime, openvino or eager.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="auto, float32, or bfloat16, which openvino has.")
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; all physical cores if left out.")
@@ -89,6 +92,7 @@ def generate(
     ] = None,
     device: Device = None,
     threads: Threads = None,
+    precision: Precision = "auto",
     force: Force = False,
     json: Json = False,
     traceback: Traceback = False,
@@ -114,7 +118,7 @@ def generate(
         )
         finish = Finish(cast("Keeping", audio), gain, read_loudness(loudness), rate, channels)
         job = Job(options, finish, Span(start, end), force)
-        with Machine(bundle, backend, device, threads) as machine:
+        with Machine(bundle, backend, device, threads, precision) as machine:
             if is_many(videos) or out_dir is not None or skip_existing:
                 if output is not None:
                     raise OptionsError("output: expected --out-dir for several videos, got --output")
@@ -141,6 +145,7 @@ def onsets(
     backend: Backend = "auto",
     device: Device = None,
     threads: Threads = None,
+    precision: Precision = "auto",
     force: Force = False,
     json: Json = False,
     traceback: Traceback = False,
@@ -151,7 +156,7 @@ def onsets(
         from taro_rt.runtime.source import Span
 
         job = Job(span=Span(start, end), force=force)
-        with Machine(bundle, backend, device, threads) as machine:
+        with Machine(bundle, backend, device, threads, precision) as machine:
             record, warnings = find_onsets(machine, video, output, job, progress)
     warn(() if json else warnings)
     if output is None:
