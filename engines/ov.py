@@ -5,12 +5,13 @@ Its gain is bfloat16, which ONNX Runtime's CPU kernels lack. It reads the same O
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.cache import cache_folder
@@ -18,6 +19,23 @@ from taro_rt.engines.contract import Array, Contract, TensorSpec
 from taro_rt.engines.errors import BackendUnavailable, BuildError, ContractError, EngineError
 from taro_rt.engines.machine import usable_cores
 from taro_rt.engines.watch import Watch
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Importing OpenVINO tells its makers over the network, unless its package for that cannot be found."""
+    name = "openvino_telemetry"
+    before = {name: sys.modules[name]} if name in sys.modules else {}
+    sys.modules[name] = None  # type: ignore[assignment]  # what makes an import fail
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        sys.modules.update(before)
+
+
+with _silent():
+    import openvino as ov
 
 DEVICE = "CPU"
 HINTS = {"float32": "f32", "bfloat16": "bf16"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -43,6 +46,16 @@ def enlarged(bundle: Bundle) -> Bundle:
     """The same bundle, said to be large."""
     files = {**bundle.manifest.files, "x": FileEntry("0" * 64, backends.LARGE_BYTES)}
     return replace(bundle, manifest=replace(bundle.manifest, files=files))
+
+
+def test_nobody_is_told_that_openvino_is_used(tmp_path: Path) -> None:
+    """Importing it alone would send a message over the network."""
+    (tmp_path / "openvino_telemetry.py").write_text("print('told')")
+    program = "import taro_rt.engines.ov, sys; assert 'openvino_telemetry' not in sys.modules"
+    source = Path(__file__).parents[1] / "src"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{source}"}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
