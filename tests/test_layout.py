@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "integrations": set(),
 }
 """Arrows point down only (by folder)."""
-TORCH_IN_ENGINES = re.compile(r"engines/(nets/(?!config\.py).*|eager\.py|cuda\.py)")
+TORCH_IN_ENGINES = re.compile(r"engines/(nets/(?!config\.py).*|eager\.py|released\.py|cuda\.py)")
 """Where an engine may know PyTorch and our kernels."""
 HEAVY = {"torch", "onnxruntime", "openvino", "av", "soundfile", "numpy"}
 
