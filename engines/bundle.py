@@ -41,7 +41,7 @@ class SamplerDefaults:
     guidance_low: float = 0.0
     guidance_high: float = 0.7
     """Guidance acts on times from low to high, ends included."""
-    method: Literal["sde", "ode", "heun"] = "sde"
+    method: Literal["sde", "ode", "heun", "dpm++", "dpm++2m"] = "sde"
     path: Literal["linear", "vp"] = "linear"
     """The interpolant the transformer was trained on."""
 

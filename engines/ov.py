@@ -125,6 +125,25 @@ def precisions() -> tuple[str, ...]:
     return ("bfloat16", "float32") if "BF16" in able else ("float32",)
 
 
+def matrix_product(a: Array, b: Array, precision: str, threads: int) -> Callable[[], None]:
+    """Multiplies `a` by `b` when called: what this library can do at most."""
+    from openvino import opset13 as ops
+
+    left = ops.parameter(a.shape, np.float32)
+    model = ov.Model([ops.matmul(left, ops.constant(b), False, False)], [left])
+    request = (
+        ov.Core().compile_model(model, DEVICE, properties(precision, threads, None)).create_infer_request()
+    )
+    request.set_input_tensor(ov.Tensor(a, shared_memory=True))
+    kept = a  # a shared tensor does not keep its array alive
+
+    def run() -> None:
+        request.infer()
+        assert kept is a
+
+    return run
+
+
 def properties(precision: str, threads: int | None, cache: Path | None) -> dict[str, Any]:
     """The settings that all compiled models share."""
     return {

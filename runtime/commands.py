@@ -45,6 +45,13 @@ class Machine:
         self._asked = (backend, device, threads, precision)
         self._pipeline: Pipeline | None = None
 
+    @classmethod
+    def of(cls, pipeline: Pipeline, name: str) -> Machine:
+        """One around engines that are loaded already; `name` is what records call the bundle."""
+        machine = cls(name)
+        machine.bundle, machine._pipeline = pipeline.bundle, pipeline
+        return machine
+
     @cached_property
     def bundle(self) -> Bundle:
         """The verified bundle. Raises `BundleError`."""
