@@ -16,7 +16,8 @@ from taro_rt.engines.backends import available
 from taro_rt.engines.bundle import Bundle, SamplerDefaults
 from taro_rt.engines.errors import EngineError, OptionsError
 from taro_rt.runtime.bench import gate, released, roofline, run, workload
-from taro_rt.runtime.bench.run import Plan, measure, percentiles, summary
+from taro_rt.runtime.bench.record import STAGES, percentiles, summary
+from taro_rt.runtime.bench.run import Plan, measure
 from taro_rt.runtime.bench.show import lines
 from taro_rt.runtime.bench.variant import RELEASED, Variant, exact_variants
 from taro_rt.runtime.cli import app
@@ -44,7 +45,7 @@ def test_the_baseline_is_row_one_and_others_are_ratios_to_it(record: dict[str, A
 def test_a_row_tells_stages_percentiles_memory_and_what_was_reached(record: dict[str, Any]) -> None:
     row = record["exact"][1]
     stages = row["stages"]
-    assert list(stages) == list(run.STAGES)
+    assert list(stages) == list(STAGES)
     assert row["cold_s"] > row["wall_s"]["p50"] > sum(stage["p50"] for stage in stages.values()) * 0.5
     assert row["peak_mb"] > 20 and row["load_s"] > 0 and row["load_empty_cache_s"] > 0
     denoiser, rate = stages["denoiser"], record["roofline"]["gemm_gflops"]["float32"]

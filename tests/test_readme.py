@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from taro_rt.runtime.bench.run import summary
+from taro_rt.runtime.bench.record import summary
 
 ROOT = Path(__file__).parents[1]
 

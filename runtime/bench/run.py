@@ -9,29 +9,21 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from taro_rt.engines import cache
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.errors import BackendUnavailable, EngineError, OptionsError
-from taro_rt.engines.machine import processor, usable_cores, vectors
-from taro_rt.engines.stages import GRAPHS
 from taro_rt.runtime.bench import gate, workload
+from taro_rt.runtime.bench.record import Record, commit, device, summary, versions, workload_of
 from taro_rt.runtime.bench.variant import RELEASED, Variant, exact_variants, fast_variants
 from taro_rt.runtime.progress import Progress, report
 
-Record = dict[str, Any]
-PACKAGES = ("taro-rt", "numpy", "av", "onnxruntime", "openvino", "torch")
-STAGES = ("read", *GRAPHS, "write")
 SLOW_RUNS = 3
 """Of a variant in plain PyTorch at most: it takes minutes and is steady."""
-PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True)
@@ -80,10 +72,10 @@ def measure(plan: Plan, progress: Progress | None = None) -> Record:
             row["ratio"] = round(base["wall_s"]["p50"] / row["wall_s"]["p50"], 3)
     report(progress, "bench", 1.0)
     return {
-        "device": _device(),
-        "versions": _versions(),
+        "device": device(),
+        "versions": versions(),
         "commit": commit(),
-        "workload": _workload(plan, bundle),
+        "workload": workload_of(bundle, plan.seconds, plan.size, plan.takes, plan.threads),
         "roofline": roofline,
         "reference": bench.reference_name,
         "exact": exact,
@@ -201,37 +193,6 @@ class _Bench:
         return self._folder / f"{variant.name.encode().hex()[:60]}.npz"
 
 
-def summary(
-    runs: Sequence[dict[str, float]], gflop: dict[str, float], rates: dict[str, float], precision: str
-) -> Record:
-    """Percentiles of whole runs and of every stage, with what was reached of the machine's own rate."""
-    stages = {}
-    for stage in STAGES:
-        row: Record = percentiles([run.get(stage, 0.0) for run in runs])
-        if gflop.get(stage) and row["p50"]:
-            row["gflop"] = gflop[stage]
-            row |= _reached(gflop[stage], row["p50"], rates.get(precision))
-        stages[stage] = row
-    whole = percentiles([run["wall"] for run in runs])
-    total = round(sum(gflop.values()), 1)
-    return {
-        "wall_s": whole,
-        "stages": stages,
-        "gflop": total,
-        **_reached(total, whole["p50"], rates.get(precision)),
-    }
-
-
-def _reached(gflop: float, seconds: float, rate: float | None) -> Record:
-    achieved = gflop / seconds
-    return {"gflops": round(achieved, 2), **({"of_roofline": round(achieved / rate, 4)} if rate else {})}
-
-
-def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """p50, p90 and p99."""
-    return {f"p{q}": round(float(np.percentile(seconds, q)), 4) for q in PERCENTILES}
-
-
 @contextmanager
 def _own_cache(folder: Path) -> Iterator[None]:
     """Compiled models go to `folder` meanwhile: the first load of every variant is one without a cache."""
@@ -243,48 +204,3 @@ def _own_cache(folder: Path) -> Iterator[None]:
         del os.environ[cache.VARIABLE]
         if before is not None:
             os.environ[cache.VARIABLE] = before
-
-
-def _workload(plan: Plan, bundle: Bundle) -> Record:
-    manifest = bundle.manifest
-    return {
-        "bundle": manifest.name,
-        "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
-        "parameters_mb": round(sum(e.bytes for e in manifest.files.values()) / 1e6),
-        "seconds": plan.seconds,
-        "height": plan.size,
-        "fps": workload.FPS,
-        "codec": "h264 in, picture copied, AAC out",
-        "takes": plan.takes,
-        "sampler": asdict(manifest.sampler),
-        "threads": plan.threads or usable_cores(),
-    }
-
-
-def _device() -> Record:
-    return {
-        "processor": processor(),
-        "vectors": vectors(),
-        "cores": os.cpu_count(),
-        "python": sys.version.split()[0],
-    }
-
-
-def _versions() -> Record:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def commit() -> str | None:
-    """Of the checkout this runs from, if it is one."""
-    asked = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(asked, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() or None
