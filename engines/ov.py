@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ class OvEngine:
         precision: str = "float32",
         threads: int | None = None,
         watch: Watch | None = None,
-        cache: Path | None = None,
+        folder: Path | None = None,
     ) -> None:
-        """`cache` is a folder for this bundle's compiled models.
+        """`folder` is one for this bundle's compiled models.
 
         Raises `BuildError` for a graph that cannot be loaded, `ContractError` for one of other tensors.
         """
@@ -64,7 +65,7 @@ class OvEngine:
         # A compilation cannot be broken off: an interrupt waits for its end.
         compiled = _attempt(
             lambda: self._watch.run(
-                lambda: _compile(path, contract, properties(precision, threads, cache)), lambda: None
+                lambda: _compile(path, contract, properties(precision, threads, folder)), lambda: None
             ),
             lambda why: BuildError(
                 f"{contract.graph}: OpenVINO {ov.__version__} cannot load {path.name}: {why}"
@@ -112,16 +113,23 @@ def load_ov(
             f"precision {precision}: this processor computes in {', '.join(precisions())} with OpenVINO; "
             "leave --precision out"
         )
-    watch, cache = watch or Watch(), cache_folder("openvino", bundle)
+    watch, folder = watch or Watch(), cache_folder("openvino", bundle)
     return {
-        name: OvEngine(bundle.graph(name), contract, precision, threads, watch, cache)
+        name: OvEngine(bundle.graph(name), contract, precision, threads, watch, folder)
         for name, contract in bundle.contracts().items()
     }
 
 
+@cache
+def _core() -> Any:
+    """One for all, never given back: the CPU plugin sets this thread's stack for signals, and when it goes it
+    frees that stack without taking it back (2026.4); the next Ctrl-C would end in a segmentation fault."""
+    return ov.Core()
+
+
 def precisions() -> tuple[str, ...]:
     """What this processor computes in, the fastest first."""
-    able = ov.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    able = _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     return ("bfloat16", "float32") if "BF16" in able else ("float32",)
 
 
@@ -132,7 +140,7 @@ def matrix_product(a: Array, b: Array, precision: str, threads: int) -> Callable
     left = ops.parameter(a.shape, np.float32)
     model = ov.Model([ops.matmul(left, ops.constant(b), False, False)], [left])
     request = (
-        ov.Core().compile_model(model, DEVICE, properties(precision, threads, None)).create_infer_request()
+        _core().compile_model(model, DEVICE, properties(precision, threads, None)).create_infer_request()
     )
     request.set_input_tensor(ov.Tensor(a, shared_memory=True))
     kept = a  # a shared tensor does not keep its array alive
@@ -144,19 +152,19 @@ def matrix_product(a: Array, b: Array, precision: str, threads: int) -> Callable
     return run
 
 
-def properties(precision: str, threads: int | None, cache: Path | None) -> dict[str, Any]:
+def properties(precision: str, threads: int | None, folder: Path | None) -> dict[str, Any]:
     """The settings that all compiled models share."""
     return {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "INFERENCE_NUM_THREADS": usable_cores() if threads is None else threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
-        **({} if cache is None else {"CACHE_DIR": str(cache)}),
+        **({} if folder is None else {"CACHE_DIR": str(folder)}),
     }
 
 
 def _compile(path: Path, contract: Contract, settings: dict[str, Any]) -> Any:
-    core = ov.Core()
+    core = _core()
     model = core.read_model(path)
     _check(f"{path.name}: inputs", contract.inputs, model.inputs)
     _check(f"{path.name}: outputs", contract.outputs, model.outputs)

@@ -58,6 +58,27 @@ def test_nobody_is_told_that_openvino_is_used(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
+def test_ctrl_c_is_heard_after_the_processor_was_asked(tiny_bundle: Path) -> None:
+    """OpenVINO's CPU plugin leaves a freed stack for signals behind when it goes."""
+    program = (
+        "import gc, signal, sys\n"
+        "from taro_rt.engines.backends import load_engines\n"
+        "from taro_rt.engines.bundle import Bundle\n"
+        "from taro_rt.engines.ov import precisions\n"
+        "precisions()\n"
+        "load_engines(Bundle.open(sys.argv[1]), 'openvino').close()\n"
+        "gc.collect()\n"
+        "try:\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('heard')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    command = [sys.executable, "-c", program, str(tiny_bundle)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "heard\n", "")
+
+
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_float32_is_as_near_to_pytorch_as_an_export_must_be(bundle: Bundle, graph: str) -> None:
     engines = load_engines(bundle, "openvino", threads=1, precision="float32")
