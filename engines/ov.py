@@ -122,8 +122,9 @@ def load_ov(
 
 @cache
 def _core() -> Any:
-    """One for all, never given back: the CPU plugin sets this thread's stack for signals, and when it goes it
-    frees that stack without taking it back (2026.4); the next Ctrl-C would end in a segmentation fault."""
+    """One for all, never given back. Each core gives its thread a stack for signals and at its end puts the
+    one before it back: of two that overlap, the later one puts back what the earlier one has freed, and the
+    next Ctrl-C is a segmentation fault (2026.4)."""
     return ov.Core()
 
 
