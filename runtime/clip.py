@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import Protocol
 
@@ -14,7 +13,6 @@ import numpy as np
 
 from taro_rt.engines.errors import MediaError
 from taro_rt.engines.stages import Geometry
-from taro_rt.runtime.ahead import Ahead
 from taro_rt.runtime.playback import Playback
 from taro_rt.runtime.probe import VideoInfo, no_frame, probe, video_info, warnings_about
 from taro_rt.runtime.progress import Progress, report
@@ -22,8 +20,6 @@ from taro_rt.runtime.resize import Frames, Pixels, onset_shrinker, visual_shrink
 from taro_rt.runtime.source import WHOLE, Span, open_video
 from taro_rt.runtime.track import Track
 
-AHEAD_S = 8
-"""Of picture that is decoded beyond what was asked for: as much as a window of the networks."""
 LONGEST_S = {"fast": 3600, "released": 1200}
 """Of a clip in memory: the frames of the published sizes would fill 5 GB (as float32: 4 GB)."""
 
@@ -103,8 +99,7 @@ class Clip:
 
 
 class Reel:
-    """A video that is decoded a little farther than it was asked for, while its user is busy with what there
-    is; frames behind are forgotten. A context manager."""
+    """A video that is decoded as far as it is asked for; frames behind are forgotten. A context manager."""
 
     def __init__(
         self,
@@ -122,8 +117,6 @@ class Reel:
         self._onset = Track(geometry.onset_fps, onset_shrinker(geometry))
         self._visual = Track(geometry.visual_fps, visual_shrinker(geometry))
         self._found: tuple[VideoInfo, tuple[str, ...]] | None = None
-        self._ahead: Ahead | None = None
-        self._lock = Lock()
 
     def __enter__(self) -> Reel:
         self._container, self._stream = self._opened.__enter__()
@@ -134,8 +127,6 @@ class Reel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ahead is not None:
-            self._ahead.close()
         self._opened.__exit__(kind, error, trace)
 
     @property
@@ -151,14 +142,12 @@ class Reel:
     def onset_part(self, offset: int, count: int) -> Pixels:
         """See `Pictures`."""
         self._read_until(self._onset, offset + count)
-        with self._lock:
-            return self._onset.part(offset, count)
+        return self._onset.part(offset, count)
 
     def visual_part(self, offset: int, count: int) -> Frames:
         """See `Pictures`."""
         self._read_until(self._visual, offset + count)
-        with self._lock:
-            return self._visual.part(offset, count).astype(np.uint8, copy=False)
+        return self._visual.part(offset, count).astype(np.uint8, copy=False)
 
     def n_onset_frames(self) -> int:
         """See `Pictures`."""
@@ -170,47 +159,34 @@ class Reel:
         self.finish()
         return self._visual.n_settled
 
-    def read_ahead(self) -> None:
-        """Begin to decode, before anything is asked for."""
-        self._read_until(self._onset, 0)
-
     def finish(self) -> tuple[VideoInfo, tuple[str, ...]]:
         """What the video turned out to be, and what the user should know about it; reads to the end."""
-        if self._ahead is not None:
-            self._ahead.until(lambda: self._found is not None, None)
-        else:
-            for _ in self._frames:
-                pass
+        for _ in self._frames:
+            pass
         assert self._found is not None
         return self._found
 
     def read(self) -> Iterator[Fraction]:
-        """Decode what is left, frame by frame; the time of each. Not after a part was asked for."""
+        """Decode what is left, frame by frame; the time of each."""
         return self._frames
 
     def _decode(self) -> Iterator[Fraction]:
         frame, playback = None, self._playback
         for time_s, frame in playback:
-            with self._lock:
-                self._onset.show(frame, time_s)
-                self._visual.show(frame, time_s)
+            self._onset.show(frame, time_s)
+            self._visual.show(frame, time_s)
             yield time_s
         if frame is None:
             raise no_frame(self.path, self._stream, playback)
-        with self._lock:
-            self._onset.end(playback.duration_s)
-            self._visual.end(playback.duration_s)
+        self._onset.end(playback.duration_s)
+        self._visual.end(playback.duration_s)
         origin_s = playback.start_s if self._origin_s is None else self._origin_s
         info = video_info(self.path, self._container, self._stream, playback, frame, self._span, origin_s)
         self._found = (info, warnings_about(info, playback.promised_s()))
 
     def _read_until(self, track: Track, n_slots: int) -> None:
-        if self._found is not None:
-            return
-        if self._ahead is None:
-            self._ahead = Ahead(self._frames)
-        needed_s = Fraction(n_slots, track.rate_hz)
-        self._ahead.until(lambda: track.n_settled >= n_slots, needed_s + AHEAD_S)
+        while track.n_settled < n_slots and self._found is None:
+            next(self._frames, None)
 
 
 def open_reel(info: VideoInfo, geometry: Geometry) -> Reel:

@@ -100,10 +100,9 @@ def generate_file(
         found = probe(video, job.span)
         check_within(options.onsets or (), found.duration_s)
         plans = [plan_output(found, path, job.finish) for path in outputs]
-    with open_reel(found, machine.bundle.manifest.geometry) as reel:
-        reel.read_ahead()
-        with timings("load"):
-            pipeline = machine.pipeline(progress)
+    with timings("load"):
+        pipeline = machine.pipeline(progress)
+    with open_reel(found, pipeline.geometry) as reel:
         result = pipeline.generate(reel, options, progress, folder=outputs[0].parent)
         info, warnings = reel.finish()
     with atomic_outputs(outputs, job.force) as temporaries:  # an interrupt in a later take leaves none

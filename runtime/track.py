@@ -43,7 +43,6 @@ class Track:
     """The frames of one rate. Only picked frames are shrunk, and one that fills many slots is held once."""
 
     def __init__(self, rate_hz: int, shrink: Shrink) -> None:
-        self.rate_hz = rate_hz
         self._picker = FramePicker(rate_hz)
         self._shrink = shrink
         self._shown: VideoFrame | None = None
