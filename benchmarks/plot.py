@@ -143,8 +143,33 @@ def legend(x: float) -> list[str]:
     return parts
 
 
+def curves(record: dict[str, list[dict[str, float]]]) -> str:
+    """The loss of every training over its steps, each in a panel of its own, from least to largest."""
+    side = 150
+    width, height = len(record) * (side + GAP) + GAP, side + 3 * ROW
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {FONT}>',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for k, (name, rows) in enumerate(record.items()):
+        x, losses = GAP + k * (side + GAP), [row["loss"] for row in rows]
+        low, high, last = min(losses), max(losses), rows[-1]["step"]
+        points = " ".join(
+            f"{x + side * row['step'] / last:.1f},"
+            f"{2 * ROW + side * (high - row['loss']) / max(high - low, 1e-9):.1f}"
+            for row in rows
+        )
+        parts.append(f'<polyline points="{points}" fill="none" stroke="#4a7fb0" stroke-width="1.5"/>')
+        parts.append(text(x, ROW, name, bold=True))
+        parts.append(text(x, 2 * ROW + side + 14, f"{high:.3g} to {low:.3g}, {last:.0f} steps"))
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
 def main() -> None:
     DOCS.mkdir(exist_ok=True)
+    for path in sorted(RESULTS.glob("*/training.json")):
+        drawn = curves(json.loads(path.read_text("utf-8")))
+        (DOCS / f"training-{path.parent.name}.svg").write_text(drawn, "utf-8")
     for path in sorted(RESULTS.glob("*/bench*.json")):
         drawn = latency(json.loads(path.read_text("utf-8")))
         (DOCS / f"{path.stem}-{path.parent.name}.svg").write_text(drawn, "utf-8")

@@ -11,8 +11,18 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- figures: benchmarks/table.py -->", "<!-- end of figures -->"
-SPEED_BEGIN, SPEED_END = "<!-- speed: benchmarks/table.py -->", "<!-- end of speed -->"
+FIGURES = ("<!-- figures: benchmarks/table.py -->", "<!-- end of figures -->")
+ABLATION = ("<!-- ablation: benchmarks/table.py -->", "<!-- end of ablation -->")
+SPEED = ("<!-- speed: benchmarks/table.py -->", "<!-- end of speed -->")
+ABLATION_COLUMNS = {
+    "onset_f1_100": ("onset F1 ±100 ms", "{:.2f}"),
+    "class_accuracy": ("kind heard right", "{:.0%}"),
+    "fd": ("FD", "{:.2f}"),
+    "fad": ("FAD", "{:.2f}"),
+    "inception_score": ("IS", "{:.2f}"),
+    "kl": ("KL", "{:.2f}"),
+    "sync_accuracy": ("in sync", "{:.0%}"),
+}
 PAPER_S = {
     "SpecVQGAN": (3.58, 308),
     "Im2Wav": (218.40, 448),
@@ -34,6 +44,7 @@ def figures() -> str:
     ]
     for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
         lines += first_use(read(folder / "first_use.json")) + evaluation(read(folder / "evaluation.json"))
+        lines += reconstruction(read(folder / "reconstruction.json"))
         lines += published(read(folder / "published.json")) + parity(read(folder / "parity.json"))
         lines += media(read(folder / "media.json"))
     return "\n".join(lines)
@@ -110,6 +121,48 @@ def evaluation(record: dict[str, Any] | None) -> list[str]:
         f"| FD, FAD to the clips' own sound, {on} | any | {made['fd']:.2f}, {made['fad']:.2f} |",
         f"| sound taken for the picture's by the sync judge, {on} | any | {made['sync_accuracy']:.0%} "
         f"(the clips' own sound {own['sync_accuracy']:.0%}) |",
+        *delivered(record["delivered"], on),
+    ]
+
+
+def delivered(record: dict[str, Any], on: str) -> list[str]:
+    lufs, gaps = record["lufs"], record["events_over_silence_db"]
+    return [
+        f"| loudness of the delivered sound (asked: -23 LUFS), {on} | any | {lufs['lowest']:.1f} to "
+        f"{lufs['highest']:.1f} LUFS, median {lufs['median']:.1f} |",
+        f"| events over a silence of a second or more, {gaps['of']} clips that have one | any | median "
+        f"{gaps['median']:.0f} dB, least {gaps['worst']:.0f} dB, {gaps['below_20_db']} below 20 dB |",
+    ]
+
+
+def ablation() -> str:
+    """The README's table of the paper's ideas on and off: mean over seeds, and largest less smallest."""
+    lines = []
+    for path in sorted(RESULTS.glob("*/ablation.json")):
+        record = json.loads(path.read_text("utf-8"))
+        lines += [
+            f"| {record['steps']} steps, {len(record['seeds'])} seeds, {record['test_clips']} held-out "
+            f"clips | {' | '.join(name for name, _ in ABLATION_COLUMNS.values())} |",
+            "|---" * (len(ABLATION_COLUMNS) + 1) + "|",
+        ]
+        for variant, row in record["variants"].items():
+            cells = [
+                f"{form.format(row[key]['mean'])} ({form.format(row[key]['spread'])})"
+                for key, (_, form) in ABLATION_COLUMNS.items()
+            ]
+            lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def reconstruction(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    both = record["vae_and_vocoder"]
+    return [
+        f"| {record['clips']} held-out sounds through VAE and vocoder: spectral convergence, log-mel error, "
+        f"kind still heard right, FD, FAD | any | {both['spectral_convergence']:.2f} "
+        f"({both['spectral_snr_db']:.0f} dB), {both['log_mel_error_db']:.1f} dB, "
+        f"{both['class_accuracy']:.0%}, {both['fd']:.2f}, {both['fad']:.2f} |"
     ]
 
 
@@ -213,9 +266,10 @@ def read(path: Path) -> dict[str, Any] | None:
 
 def with_figures(text: str) -> str:
     """`text` of the README with its blocks of figures made anew."""
-    for begin, made, end in ((BEGIN, figures(), END), (SPEED_BEGIN, speed(), SPEED_END)):
+    blocks = ((FIGURES, figures()), (ABLATION, ablation()), (SPEED, speed()))
+    for (begin, end), block in blocks:
         before, rest = text.split(begin)
-        text = f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
     return text
 
 

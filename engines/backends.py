@@ -39,6 +39,10 @@ class Engine(Protocol):
         ...
 
 
+MOST_THREADS = 512
+"""More than any machine this is for has cores; thousands take minutes to start."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What computes, in which precision, and why that."""
@@ -72,9 +76,9 @@ class Engines:
 
     def close(self) -> None:
         """Close all six."""
-        self.watch.close()
         for engine in (self.onset, self.visual, self.conditioner, self.denoiser, self.decoder, self.vocoder):
             engine.close()
+        self.watch.close()
 
 
 def available() -> dict[str, str]:
@@ -100,8 +104,8 @@ def load_engines(
     work. Raises `OptionsError`, `BackendUnavailable`, `BuildError`, or `BundleError` for weights that do not
     fit.
     """
-    if threads is not None and threads < 1:
-        raise OptionsError(f"threads: expected 1 or more, got {threads}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise OptionsError(f"threads: expected 1 to {MOST_THREADS}, got {threads}")
     choice, watch = choose(bundle, backend, device, precision), Watch()
     engines: Mapping[str, Engine]
     if choice.backend == "onnxruntime":

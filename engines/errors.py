@@ -84,6 +84,6 @@ class NoVideoError(MediaError):
 
 
 class Cancelled(TaroError):
-    """Generation was stopped by the caller; nothing was written."""
+    """Work was stopped by the caller; no unfinished output is left."""
 
     exit_code = 130

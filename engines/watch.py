@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._ask: Callable[[], None] | None = None
-        self._threads = ThreadPoolExecutor(1, "taro-rt")
+        self._start()
 
     @contextmanager
     def asking(self, ask: Callable[[], None]) -> Iterator[None]:
@@ -33,6 +34,8 @@ class Watch:
 
     def run(self, work: Callable[[], T], stop: Callable[[], None]) -> T:
         """What `work` returns or raises. An interrupt of the caller calls `stop`, which must end the work."""
+        if self._process != os.getpid():
+            self._start()  # a forked process has no thread but the one that forked: work would wait for ever
         try:
             future = self._threads.submit(work)
             while not wait([future], PERIOD_S).done:
@@ -40,10 +43,20 @@ class Watch:
                     self._ask()
         except BaseException:
             stop()
-            self._threads.submit(int).result()  # after it, the work is over
+            self._finish()
             raise
         return future.result()
 
     def close(self) -> None:
         """Let the thread go."""
         self._threads.shutdown(wait=False)
+
+    def _start(self) -> None:
+        self._threads, self._process = ThreadPoolExecutor(1, "taro-rt"), os.getpid()
+
+    def _finish(self) -> None:
+        """Wait until the thread has nothing to do."""
+        try:
+            self._threads.submit(int).result()
+        except RuntimeError:  # closed meanwhile: who is asked may do so
+            self._threads.shutdown()

@@ -74,7 +74,7 @@ def generate_many(
             continue
         written |= dict.fromkeys(names, video)  # whether made now or before
         if skip_existing and all(map(os.path.exists, names)):
-            yield {"video": str(video), "skipped": str(names[0])}
+            yield _skip(video, names)
             continue
         machine.pipeline(progress)
         try:
@@ -82,7 +82,9 @@ def generate_many(
         except Cancelled:
             raise
         except TaroError as error:
-            record = _failure(video, error)
+            # with --skip-existing several runs may share a folder: another one was faster
+            was_faster = skip_existing and all(map(os.path.exists, names))
+            record = _skip(video, names) if was_faster else _failure(video, error)
         yield record
 
 
@@ -95,6 +97,10 @@ def _names(video: Path, out_dir: Path | None, job: Job, written: dict[Path, Path
     if other := next((written[name] for name in names if name in written), None):
         raise MediaError(f"{video}: {names[0]} is already the output of {other}; run them apart")
     return output, names
+
+
+def _skip(video: Path, names: list[Path]) -> dict[str, Any]:
+    return {"video": str(video), "skipped": str(names[0])}
 
 
 def _failure(video: Path, error: TaroError) -> dict[str, Any]:

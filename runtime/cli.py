@@ -35,7 +35,8 @@ Precision = Annotated[
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
 Threads = Annotated[
-    int | None, typer.Option("--threads", help="CPU threads; all physical cores if left out.")
+    int | None,
+    typer.Option("--threads", help="CPU threads; all physical cores if left out."),
 ]
 Start = Annotated[
     float,

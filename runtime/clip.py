@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -127,6 +127,9 @@ class Reel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # who keeps the reel, a cycle of references for instance, must not keep the decoder and its pictures
+        self._frames.close()
+        del self._container, self._stream, self._playback
         self._opened.__exit__(kind, error, trace)
 
     @property
@@ -170,7 +173,7 @@ class Reel:
         """Decode what is left, frame by frame; the time of each."""
         return self._frames
 
-    def _decode(self) -> Iterator[Fraction]:
+    def _decode(self) -> Generator[Fraction, None, None]:
         frame, playback = None, self._playback
         for time_s, frame in playback:
             self._onset.show(frame, time_s)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -107,9 +107,10 @@ def generate_file(
         info, warnings = reel.finish()
     with atomic_outputs(outputs, job.force) as temporaries:  # an interrupt in a later take leaves none
         for k, (temporary, audio) in enumerate(zip(temporaries, result.takes, strict=True)):
-            report(progress, "write", k / len(outputs))
+            part = partial(_report_part, progress, k, len(outputs))
+            part("write", 0.0)
             with timings("write"):
-                write_output(info, audio, temporary, job.finish, plans[k])
+                write_output(info, audio, temporary, job.finish, plans[k], part)
     report(progress, "write", 1.0)
     warnings = (*warnings, *plans[0].notices)
     seconds = {**timings.seconds, **result.timings}
@@ -152,6 +153,10 @@ def take_names(output: Path, takes: int) -> list[Path]:
     if takes == 1 or not output.name:  # a name that is missing is refused with the other checks
         return [output]
     return [output.with_name(f"{output.stem}.{k}{output.suffix}") for k in range(1, takes + 1)]
+
+
+def _report_part(progress: Progress, k: int, n: int, stage: str, fraction: float) -> None:
+    report(progress, stage, (k + fraction) / n)
 
 
 def _check(video: Path, output: Path, force: bool) -> None:

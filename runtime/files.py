@@ -21,6 +21,8 @@ def check_output(path: Path, force: bool) -> None:
     if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long or locked
         raise MediaError(f"{path}: expected an existing output folder, got {folder}; create it first")
     mode = _mode(path)
+    if mode is None and os.path.islink(path) and not force:
+        raise MediaError(f"{path}: is a link to nowhere; choose another name or pass --force to replace it")
     if mode is not None:
         if stat.S_ISDIR(mode):
             raise MediaError(f"{path}: expected an output file, got a folder; add a file name")

@@ -102,9 +102,12 @@ class Generation:
             step = lambda i: draw_noise(self.seeds, STEP, i, low, high, g)  # noqa: E731
             return steps(noise, step, settings, self._times)
 
+        total, n_evaluated = evaluations(settings) * len(self._windows), 0
+
         def evaluate(asked: list[Asked]) -> list[Array]:
-            total = evaluations(settings) * len(self._windows)
-            report(self._progress, STAGE, front.n_evaluated / total)
+            nonlocal n_evaluated
+            report(self._progress, STAGE, n_evaluated / total)
+            n_evaluated += len(asked)
             return velocities(self._engines.denoiser, asked, settings.guidance, self.timings, every)
 
         per_call = max(1, LATENTS_PER_CALL // len(self.seeds))

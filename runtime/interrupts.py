@@ -20,7 +20,7 @@ class Interrupts:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        for number in SIGNALS:
+        for number in (*SIGNALS, *_hangup()):
             self._before[number] = signal.signal(number, self._stop)
         return self
 
@@ -34,6 +34,13 @@ class Interrupts:
         if not self.asked:  # a second one would stop the cleaning up behind the first
             self.asked = True
             raise KeyboardInterrupt
+
+
+def _hangup() -> tuple[signal.Signals, ...]:
+    """The signal of a closed terminal, where there is one and nobody asked (nohup) to outlive it."""
+    if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return ()
+    return (signal.SIGHUP,)
 
 
 class Interruptible:

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
-import numpy as np
-import soundfile
 from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
@@ -30,34 +28,42 @@ from taro_rt.runtime.mixing import LAYOUTS, exactly, finished, original_sound
 from taro_rt.runtime.packets import TIME_BASE, copied, encoded_picture, encoded_sound
 from taro_rt.runtime.plan import MP4_FAMILY, SOUND_CODECS, SOUND_RATE_HZ, OutputPlan, carries, plan_output
 from taro_rt.runtime.probe import VideoInfo
+from taro_rt.runtime.progress import Percents, Progress
 from taro_rt.runtime.source import open_video
-from taro_rt.runtime.timecode import later
+from taro_rt.runtime.timecode import all_later
+from taro_rt.runtime.wav import write_wav
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
 BIT_RATES = {1: 128_000, 2: 192_000, 6: 448_000}
 """By channels: transparent for AAC and Opus."""
-LARGEST_WAV = (1 << 32) - (1 << 16)
-"""Bytes of samples; what is longer is written as RF64."""
 LOSSLESS = {"mp4": "alac", "mov": "alac", "matroska": "flac"}
 """For a second track: 16 bits, without a lead-in that players would have to hide."""
 STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
 """Metadata that describes the old container and would be wrong about the new one."""
+RATE_TOLERANCE = 0.02
+"""By which a header's frame rate may be off the mean of the frames that were seen."""
 KEPT_STREAM_TAGS = ("language", "title", "handler_name", "creation_time", "timecode")
 
 
 def write_output(
-    info: VideoInfo, audio: Audio, path: Path, finish: Finish | None = None, plan: OutputPlan | None = None
+    info: VideoInfo,
+    audio: Audio,
+    path: Path,
+    finish: Finish | None = None,
+    plan: OutputPlan | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write `audio` to `path`, with the picture of `info.path` unless it is a .wav.
 
-    Raises `MediaError`. Writes in place: wrap it in `atomic_output`; `plan` is what `plan_output` said.
+    Raises `MediaError`, and `Cancelled` if `progress` says so. Writes in place: wrap it in `atomic_output`;
+    `plan` is what `plan_output` said.
     """
     finish = finish or Finish()
-    plan = plan or plan_output(info, path, finish)
+    plan, written = plan or plan_output(info, path, finish), Percents(progress, "write")
     if plan.is_wav:
-        _write_wav(info, audio, path, finish, plan)
+        write_wav(info, audio, path, finish, plan, progress)
         return
     with open_video(info.path) as (source, picture), _created(path, plan.container, info) as target:
         tags = {k: v for k, v in source.metadata.items() if k.lower() not in STALE_TAGS}
@@ -75,6 +81,7 @@ def write_output(
             tracks.append(_original_track(source, info, plan, target))
         _keep_extras(source, info, plan, target)
         for packet in heapq.merge(*tracks, key=_decode_time):
+            written(float(_decode_time(packet)) / info.duration_s)
             target.mux(packet)
     if not shows_a_frame(path):
         raise MediaError(
@@ -97,21 +104,6 @@ def shows_a_frame(path: Path) -> bool:
     except (av.FFmpegError, IndexError):
         return False
     return False
-
-
-def _write_wav(info: VideoInfo, audio: Audio, path: Path, finish: Finish, plan: OutputPlan) -> None:
-    rate_hz = plan.rate_hz or audio.rate_hz
-    try:
-        # RIFF counts its bytes in 32 bits
-        kind = "WAV" if 2 * plan.channels * audio.duration_s * rate_hz < LARGEST_WAV else "RF64"
-        with soundfile.SoundFile(path, "w", rate_hz, plan.channels, "PCM_16", format=kind) as file:
-            for block in finished(audio, finish, info, rate_hz, plan.channels):
-                file.write(np.clip(block.T, -1.0, 1.0))
-    except (OSError, soundfile.LibsndfileError) as error:
-        # the folder, because the name is mostly a temporary one
-        raise MediaError(
-            f"{path.parent}: the sound cannot be written there ({error}); choose another folder"
-        ) from error
 
 
 @contextmanager
@@ -153,7 +145,7 @@ def _templates(
     for stream, made in streams.items():
         if stream is not picture:
             made.disposition = stream.disposition.value  # type: ignore[assignment]  # PyAV 16 takes an int
-        tags = {k: v for k, v in stream.metadata.items() if k in KEPT_STREAM_TAGS}
+        tags = {k: v for k, v in stream.metadata.items() if k.lower() in KEPT_STREAM_TAGS}
         made.metadata.update(_clocked(tags, picture, info))
     return streams
 
@@ -163,12 +155,11 @@ def _clocked(tags: dict[str, str], picture: VideoStream, info: VideoInfo) -> dic
 
     It is all that is needed of a timecode track: mp4 and mov make one of the picture's tag.
     """
-    timecode = tags.get("timecode")
-    if timecode is None or not info.span.start_s:
+    if not info.span.start_s:
         return tags
-    rate = Fraction(picture.average_rate or _rate(info))
-    moved = later(timecode, info.start_s - info.origin_s, rate)
-    return {k: v for k, v in tags.items() if k != "timecode"} | ({"timecode": moved} if moved else {})
+    stated = Fraction(picture.average_rate or 0)  # exact, unless it is nonsense: a phone's may be 90000
+    rate = stated if abs(stated / Fraction(info.average_fps) - 1) < RATE_TOLERANCE else _rate(info)
+    return all_later(tags, info.start_s - info.origin_s, rate)
 
 
 def _h264(info: VideoInfo, target: OutputContainer) -> VideoStream:
@@ -211,7 +202,7 @@ def _original_track(
     codec = LOSSLESS.get(plan.container, SOUND_CODECS[plan.container])
     rate_hz = original.rate if plan.container in LOSSLESS and original.rate else SOUND_RATE_HZ
     made = _sound_stream(codec, rate_hz, channels, target)
-    made.metadata.update({k: v for k, v in original.metadata.items() if k in KEPT_STREAM_TAGS})
+    made.metadata.update({k: v for k, v in original.metadata.items() if k.lower() in KEPT_STREAM_TAGS})
     made.metadata.setdefault("title", "original sound")
     made.disposition = Disposition(0).value  # type: ignore[assignment]  # PyAV 16 takes an int
     return _encoded_original(info, made, channels, rate_hz)

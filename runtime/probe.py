@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from taro_rt.engines.errors import MediaError, UnreadableError
-from taro_rt.runtime.playback import Playback, check_clock, check_length
+from taro_rt.runtime.playback import SHORTEST_S, Playback, check_clock, check_length
 from taro_rt.runtime.seeking import Landing, from_key, go
 from taro_rt.runtime.source import WHOLE, Span, codec_name, open_video, quarter_turns, read_packets, tick_of
 
@@ -75,6 +75,11 @@ def probe(path: Path, span: Span = WHOLE) -> VideoInfo:
                 raise MediaError(
                     f"{path}: expected a picture from {span.start_s:g} s on, got the end of the video; "
                     "choose an earlier start"
+                )
+            if span.end_s is not None and first.start_s - origin_s > span.end_s - SHORTEST_S:
+                raise MediaError(
+                    f"{path}: expected a picture between {span.start_s:g} s and {span.end_s:g} s, got none "
+                    "shown there; choose a later end"
                 )
     with open_video(path) as (container, stream):
         counted = _Count(path, stream, first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Protocol, TextIO
@@ -29,6 +30,21 @@ def report(progress: Progress | None, stage: str, fraction: float) -> None:
     """Call `progress` if there is one. Raises `Cancelled` if it answers False."""
     if progress is not None and progress(stage, fraction) is False:
         raise Cancelled(f"stopped in the {stage} stage: the progress callback asked for it")
+
+
+class Percents:
+    """Progress of one stage, told once for each whole percent however often something is done."""
+
+    def __init__(self, progress: Progress | None, stage: str) -> None:
+        self._progress, self._stage = progress, stage
+        self._said = -1
+
+    def __call__(self, fraction: float) -> None:
+        """Raises `Cancelled` as `report` does."""
+        percent = min(100, int(100 * fraction))
+        if percent > self._said:
+            self._said = percent
+            report(self._progress, self._stage, percent / 100)
 
 
 class Repeated:
@@ -75,6 +91,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _write(stream: TextIO, text: str) -> None:
+    with suppress(OSError):  # that nobody reads progress any more does not end the work
+        stream.write(text)
+        stream.flush()
+
+
 class Silent:
     """For output that nobody watches."""
 
@@ -105,14 +127,12 @@ class Bar:
         name = f"{Path(self.subject).name[:24]}  " if self.subject else ""
         line = f"{name}{stage:<9}{'█' * filled}{'░' * (self.WIDTH - filled)}{fraction:5.0%}{left}"
         if line != self._shown:
-            self._stream.write(f"\r{line}{' ' * (len(self._shown) - len(line))}")
-            self._stream.flush()
+            _write(self._stream, f"\r{line}{' ' * (len(self._shown) - len(line))}")
             self._shown = line
 
     def close(self) -> None:
         if self._shown:
-            self._stream.write(f"\r{' ' * len(self._shown)}\r")
-            self._stream.flush()
+            _write(self._stream, f"\r{' ' * len(self._shown)}\r")
             self._shown = ""
 
 
@@ -134,8 +154,7 @@ class JsonLines:
         line: dict[str, str | float] = {"video": self.subject} if self.subject else {}
         line |= {"stage": stage, "progress": percent / 100}
         line |= {} if left_s is None else {"left_s": round(left_s, 1)}
-        self._stream.write(json.dumps(line) + "\n")
-        self._stream.flush()
+        _write(self._stream, json.dumps(line) + "\n")
 
     def close(self) -> None:
         pass

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 
 PATTERN = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)([:;.])(\d{2,3})")
+
+
+def all_later(tags: Mapping[str, str], seconds: float, rate: Fraction) -> dict[str, str]:
+    """The tags with every timecode `later`, without one that is not understood."""
+    moved: dict[str, str | None] = dict(tags)
+    for name in tags:
+        if name.lower() == "timecode":  # Matroska's tags are in capitals
+            moved[name] = later(tags[name], seconds, rate)
+    return {name: value for name, value in moved.items() if value is not None}
 
 
 def later(timecode: str, seconds: float, rate: Fraction) -> str | None:

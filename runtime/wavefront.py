@@ -76,8 +76,6 @@ class Wavefront:
         self._cells: dict[int, _Cell] = {}
         self._conditions: dict[int, Conditions] = {}
         self._n_done = [0] * len(self._offsets)
-        self.n_evaluated = 0
-        """Evaluations of windows so far."""
 
     def pieces(self) -> Iterator[Array]:
         """The finished latents [takes, channels, time, bins], piece by piece from the start of the canvas."""
@@ -87,7 +85,6 @@ class Wavefront:
             asked = [self._ask(window) for window in ready]
             for window, velocity in zip(ready, self._evaluate(asked), strict=True):
                 self._spread(window, velocity)
-            self.n_evaluated += len(ready)
             while next_piece in self._cells and (final := self._cells[next_piece].final) is not None:
                 del self._cells[next_piece]
                 next_piece += 1

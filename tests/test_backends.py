@@ -81,7 +81,7 @@ def test_unknown_choices_are_usage_errors_that_list_the_known_ones(bundle: Bundl
         load_engines(bundle, "tensorflow")
     with pytest.raises(OptionsError, match="expected one of cpu, cuda, got 'tpu'"):
         load_engines(bundle, device="tpu")
-    with pytest.raises(OptionsError, match="threads: expected 1 or more, got 0"):
+    with pytest.raises(OptionsError, match="threads: expected 1 to 512, got 0"):
         load_engines(bundle, threads=0)
     with pytest.raises(OptionsError, match="precision: expected one of auto, float32, bfloat16, got 'int4'"):
         load_engines(bundle, precision="int4")

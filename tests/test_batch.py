@@ -13,8 +13,11 @@ from media import encode, numbered, read_sound
 from typer.testing import CliRunner, Result
 
 from taro_rt.engines.errors import OptionsError
-from taro_rt.runtime.batch import expand, is_many
+from taro_rt.runtime.batch import expand, generate_many, is_many
 from taro_rt.runtime.cli import app
+from taro_rt.runtime.commands import Job, Machine
+from taro_rt.runtime.pipeline import Pipeline
+from taro_rt.runtime.progress import Progress, Silent
 
 Run = Callable[..., Result]
 
@@ -123,3 +126,19 @@ def test_a_pattern_that_is_a_files_name_is_that_file(folder: Path) -> None:
 def test_a_pattern_without_a_video_is_named(folder: Path) -> None:
     with pytest.raises(OptionsError, match=r"\*\.mkv: expected videos"):
         expand([folder / "*.mkv"])
+
+
+def test_a_video_that_another_run_has_just_done_is_skipped_if_asked(folder: Path, tiny_bundle: Path) -> None:
+    video, theirs, said = folder / "a.mp4", folder / "a.taro.mp4", Silent()
+
+    class Other(Machine):
+        def pipeline(self, progress: Progress) -> Pipeline:
+            theirs.write_text("theirs")
+            return super().pipeline(progress)
+
+    with Other(str(tiny_bundle), threads=1) as machine:
+        (record,) = generate_many(machine, [video], None, Job(), True, said)
+        assert record == {"video": str(video), "skipped": str(theirs)} and theirs.read_text() == "theirs"
+        theirs.unlink()
+        (record,) = generate_many(machine, [video], None, Job(), False, said)
+        assert "exists already" in record["error"]["message"]

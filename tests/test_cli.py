@@ -2,17 +2,21 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import typer
 from media import encode, encode_sound, numbered, read_sound, video_packets
 from typer.testing import CliRunner, Result
 
@@ -21,6 +25,7 @@ from taro_rt.engines.errors import Cancelled
 from taro_rt.runtime.cli import app
 from taro_rt.runtime.commands import Job, Machine, generate_file
 from taro_rt.runtime.options import Options
+from taro_rt.runtime.terminal import session
 
 ROOT = Path(__file__).resolve().parent.parent
 DURATION_S = 1.2
@@ -267,6 +272,7 @@ CASES: dict[str, tuple[Case, int, str]] = {
     "guidance": (lambda d, v, b: [v, "--guidance", -1], 2, "guidance"),
     "method": (lambda d, v, b: [v, "--method", "rk4"], 2, "rk4"),
     "threads": (lambda d, v, b: [v, "--threads", 0], 2, "threads"),
+    "too many threads": (lambda d, v, b: [v, "--threads", 5000], 2, "512"),
     "backend": (lambda d, v, b: [v, "--backend", "abacus"], 2, "abacus"),
     "device": (lambda d, v, b: [v, "--device", "cuda", "--backend", "onnxruntime"], 4, "cuda"),
     "precision": (lambda d, v, b: [v, "--precision", "int4"], 2, "int4"),
@@ -283,7 +289,7 @@ CASES: dict[str, tuple[Case, int, str]] = {
 }
 
 
-ENGINES = ("threads", "backend", "device", "precision")
+ENGINES = ("threads", "too many threads", "backend", "device", "precision")
 """Cases that only loading the engines can see."""
 
 
@@ -325,7 +331,7 @@ def test_an_unknown_option_is_a_usage_error(run: Run, video: Path) -> None:
     assert result.exit_code == 2 and "--stepz" in result.stderr
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_leaves_nothing(video: Path, tiny_bundle: Path, stop: signal.Signals) -> None:
     command = [sys.executable, "-m", "taro_rt", "generate", video, "--bundle", tiny_bundle, "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -353,3 +359,40 @@ def test_the_installed_command_works_as_a_module(video: Path, tiny_bundle: Path)
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{video.with_name('clip.taro.mp4')}\n"
+
+
+def test_an_interrupt_that_spoils_an_import_is_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as caught, session(json=False, traceback=False):
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        raise ImportError("initialization failed")
+    assert caught.value.exit_code == 130
+    assert capsys.readouterr().err == "taro-rt: interrupted: no unfinished output is left\n"
+
+
+def test_an_import_that_fails_by_itself_is_not_hidden() -> None:
+    with pytest.raises(ImportError), session(json=False, traceback=False):
+        raise ImportError("initialization failed")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize(
+    ("redirection", "exit_code", "says"),
+    [
+        ("2>&-", 0, ""),
+        ("2>/dev/full", 0, ""),
+        (">/dev/full", 1, "taro-rt: the result cannot be shown (No space left on device)"),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_whoever_does_not_listen_does_not_break_the_run(
+    video: Path, tiny_bundle: Path, redirection: str, exit_code: int, says: str, more: tuple[str, ...]
+) -> None:
+    command = [sys.executable, "-m", "taro_rt", "generate", video, "--bundle", tiny_bundle, "--steps", 1]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    line = f"{shlex.join(map(str, [*command, *more]))} {redirection}"
+    done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True)
+    assert done.returncode == exit_code
+    assert [line for line in done.stderr.splitlines() if not line.startswith("{")] == [says] * bool(says)
+    assert files(video.parent) == ["clip.mp4", "clip.taro.mp4"]

@@ -14,7 +14,7 @@ from media import encode, numbered, video_frames, with_data
 from taro_rt.engines.errors import MediaError
 from taro_rt.runtime.audio import Audio
 from taro_rt.runtime.mux import write_output
-from taro_rt.runtime.plan import plan_output
+from taro_rt.runtime.plan import MAKES_TIMECODE, plan_output
 from taro_rt.runtime.probe import probe
 from taro_rt.runtime.source import Span
 from taro_rt.runtime.timecode import later
@@ -158,3 +158,29 @@ def test_every_frame_has_its_own_timecode() -> None:
     labels = [later("00:00:00;00", float(k / rate), rate) for k in range(20 * 1800)]
     assert len(set(labels)) == len(labels)
     assert all(label and later(label, float(1 / rate), rate) == after for label, after in pairwise(labels))
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("states_rate", [True, False])
+@pytest.mark.parametrize(("span", "expected"), [(Span(), "01:00:00:20"), (Span(1.92), "01:00:02:18")])
+def test_a_timecode_comes_back_from_matroska(
+    tmp_path: Path, states_rate: bool, whole: bool, name: str, span: Span, expected: str
+) -> None:
+    """Be it a tag of the picture or of the file; a part begins at a key frame, so that mkv can carry it."""
+    source, picture = tmp_path / "a.mkv", encode(tmp_path / "p.mp4", FRAMES)
+    with av.open(str(picture)) as container, av.open(str(source), "w") as out:
+        copy = out.add_stream_from_template(container.streams.video[0], opaque=True)
+        if states_rate:  # else this file claims 90000 frames per second
+            copy.codec_context.framerate = 25
+        (out if whole else copy).metadata["timecode"] = "01:00:00:20"
+        for packet in container.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    target = written(source, tmp_path / name, span)
+    with av.open(str(target)) as out:
+        found = [*out.metadata.items(), *out.streams.video[0].metadata.items()]
+        assert {value for key, value in found if key.lower() == "timecode"} == {expected}
+        if MAKES_TIMECODE and name != "out.mkv":
+            assert [clock.metadata["timecode"] for clock in out.streams.data] == [expected]

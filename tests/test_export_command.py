@@ -172,7 +172,7 @@ def test_an_interrupt_that_a_library_swallows_still_stops_the_export(
     monkeypatch.setattr("taro_rt.export.package.export_graph", interrupted)
     result = export(files, tmp_path / "new" / "b")
     assert result.exit_code == 130
-    assert "interrupted: nothing was written" in result.stderr
+    assert "interrupted: no unfinished output is left" in result.stderr
     assert not (tmp_path / "new").exists()
 
 

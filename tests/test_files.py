@@ -202,3 +202,12 @@ def test_the_input_is_recognised_behind_links(tmp_path: Path) -> None:
         with pytest.raises(MediaError, match="is the input itself"):
             refuse_same_file(source, tmp_path / name)
     refuse_same_file(source, tmp_path / "other.mp4")
+
+
+def test_a_link_to_nowhere_is_found_early(tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").symlink_to("nowhere.mp4")
+    with pytest.raises(MediaError, match="a link to nowhere"):
+        check_output(tmp_path / "out.mp4", force=False)
+    with atomic_output(tmp_path / "out.mp4", force=True) as path:
+        path.write_text("new")
+    assert os.listdir(tmp_path) == ["out.mp4"], "the link is replaced, not followed"

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from media import burst, burst_time, encode, numbered, read_sound, remux, turn, video_frames, video_packets
 
-from taro_rt.engines.errors import MediaError
+from taro_rt.engines.errors import Cancelled, MediaError
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.audio import Audio
 from taro_rt.runtime.clip import Clip
 from taro_rt.runtime.finish import Finish
 from taro_rt.runtime.mux import write_output
 from taro_rt.runtime.plan import default_output, plan_output
-from taro_rt.runtime.probe import VideoInfo
+from taro_rt.runtime.probe import VideoInfo, probe
 
 SMALL = Geometry(onset_resize=16, onset_crop=16, visual_size=16)
 RATE_HZ = 16000
@@ -285,3 +285,19 @@ def test_a_full_disk_is_a_media_error(tmp_path: Path) -> None:
     target.symlink_to("/dev/full")
     with pytest.raises(MediaError, match="the video cannot be written there"):
         write_output(info, Audio(np.zeros(RATE_HZ, np.float32), RATE_HZ), target)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.wav"])
+def test_progress_of_writing_rises_and_can_stop_it(tmp_path: Path, name: str) -> None:
+    info = probe(encode(tmp_path / "a.mp4", numbered(100)))
+    sound, said = Audio(np.zeros(round(info.duration_s * RATE_HZ), np.float32), RATE_HZ), list[float]()
+
+    def hear(stage: str, fraction: float) -> bool:
+        assert stage == "write"
+        said.append(fraction)
+        return fraction < 0.7
+
+    with pytest.raises(Cancelled):
+        write_output(info, sound, tmp_path / name, progress=hear)
+    assert said == sorted(set(said)) and len(said) >= 4
+    assert said[0] == 0 and said[-2] < 0.7 <= said[-1]

@@ -1,6 +1,9 @@
 """The whole chain on the tiny bundle: real engines, random weights, in-memory clips."""
 
+import gc
+import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +14,13 @@ from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import Cancelled, EngineError, MediaError, OptionsError
 from taro_rt.runtime import prepare
 from taro_rt.runtime.audio import fit_length
-from taro_rt.runtime.clip import Clip
+from taro_rt.runtime.clip import Clip, open_reel
 from taro_rt.runtime.loudness import CEILING, limit_peak
 from taro_rt.runtime.noise import START, STEP, draw_noise
 from taro_rt.runtime.onsets import Onset, curve, pick_onsets
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline, Result
-from taro_rt.runtime.probe import VideoInfo
+from taro_rt.runtime.probe import VideoInfo, probe
 from taro_rt.runtime.sampler import guide, sample, time_grid
 from taro_rt.runtime.windows import merge, plan
 
@@ -269,3 +272,21 @@ def test_a_closed_pipeline_says_so(tiny_bundle: Path) -> None:
         made = clip(short_lived, 1.0)
     with pytest.raises(EngineError, match="closed"):
         short_lived.generate(made, QUICK)
+
+
+@pytest.mark.parametrize("says_no", [False, True])
+def test_a_generation_that_is_over_holds_no_decoder(
+    pipeline: Pipeline, tmp_path: Path, says_no: bool
+) -> None:
+    """Else its threads and pictures stay until Python looks for cycles, which large programs seldom do."""
+    info = probe(encode(tmp_path / "a.mp4", numbered(50, 64, 48), fps=10))
+    gc.collect()
+    gc.disable()
+    try:
+        with open_reel(info, pipeline.geometry) as reel, suppress(Cancelled):
+            pipeline.generate(reel, QUICK, lambda stage, fraction: not says_no or fraction == 0)
+        left = weakref.ref(reel)
+        del reel
+        assert left() is None
+    finally:
+        gc.enable()

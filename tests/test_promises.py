@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from taro_rt.engines.errors import MediaError, OptionsError
 from taro_rt.engines.stages import Geometry
-from taro_rt.runtime import files, mux
+from taro_rt.runtime import files, wav
 from taro_rt.runtime.audio import Audio
 from taro_rt.runtime.batch import expand
 from taro_rt.runtime.cli import app
@@ -75,7 +75,7 @@ def test_a_file_that_appears_at_the_last_moment_is_not_replaced(
 def test_a_wav_too_large_for_riff_is_written_as_rf64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = probe(encode(tmp_path / "a.mp4", FRAMES))
     sound = Audio(np.zeros(round(info.duration_s * 16000), np.float32), 16000)
-    monkeypatch.setattr(mux, "LARGEST_WAV", 1000)
+    monkeypatch.setattr(wav, "LARGEST_WAV", 1000)
     write_output(info, sound, tmp_path / "out.wav")
     found = soundfile.info(tmp_path / "out.wav")
     assert (found.format, found.frames) == ("RF64", len(sound.samples))
@@ -113,7 +113,7 @@ def test_a_video_under_two_spellings_is_one(tmp_path: Path) -> None:
     assert expand([video, tmp_path / "sub" / ".." / "a.mp4"]) == [video]
 
 
-def test_an_interrupted_batch_says_how_many_were_written(tmp_path: Path, tiny_bundle: Path) -> None:
+def test_an_interrupted_batch_says_how_many_were_written(capsys: pytest.CaptureFixture[str]) -> None:
     from taro_rt.engines.errors import Cancelled
     from taro_rt.runtime.terminal import show_each
 
@@ -124,6 +124,7 @@ def test_an_interrupted_batch_says_how_many_were_written(tmp_path: Path, tiny_bu
 
     with pytest.raises(Cancelled, match="1 videos were written"):
         show_each(records(), SimpleNamespace(close=lambda: None), True)  # type: ignore[arg-type]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["exit_code"] == 130
 
 
 def test_onsets_of_another_part_are_refused(tmp_path: Path) -> None:

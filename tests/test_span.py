@@ -132,6 +132,12 @@ def test_a_part_beyond_the_end_is_refused(video: Path) -> None:
         probe(video, Span(9.0))
 
 
+@pytest.mark.parametrize(("start_s", "end_s"), [(3.005, 3.01), (3.005, 3.0401), (0, 1e-7)])
+def test_a_part_between_two_frames_is_refused(video: Path, start_s: float, end_s: float) -> None:
+    with pytest.raises(MediaError, match="got none shown there; choose a later end"):
+        probe(video, Span(start_s, end_s))
+
+
 @pytest.mark.parametrize(
     ("start_s", "end_s"), [(-1, None), (2, 2), (3, 1), (float("nan"), None), (0, float("nan"))]
 )

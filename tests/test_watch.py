@@ -148,3 +148,32 @@ def test_a_progress_that_says_no_ends_a_long_step_of_the_pipeline(
         with pytest.raises(Cancelled):
             getattr(pipeline, work)(video, progress=lambda *_: time.perf_counter() - started < 0.5)
         assert time.perf_counter() - started < 0.5 + AT_ONCE_S
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of Python 3.12, about any thread
+def test_a_watch_works_in_a_forked_process() -> None:
+    watch = Watch()
+    assert watch.run(lambda: 1, lambda: None) == 1
+    child = os.fork()
+    if child == 0:
+        os._exit(watch.run(lambda: 7, lambda: None))
+    stop = time.perf_counter() + 10
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.perf_counter() < stop:
+        time.sleep(0.01)
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(ended[1]) == 7, "it waited for a thread that it does not have"
+
+
+def test_who_closes_the_watch_and_says_no_is_heard(tmp_path: Path, contract: Contract) -> None:
+    watch = Watch()
+    engine = slow_engine(tmp_path, contract, watch)
+
+    def ask() -> None:
+        watch.close()
+        raise Cancelled("enough")
+
+    with watch.asking(ask), pytest.raises(Cancelled, match="enough"):
+        engine(a=np.ones(2, np.float32))

@@ -16,7 +16,7 @@ from taro_rt.engines.bundle import DEFAULT
 from taro_rt.engines.nets.config import SMALL
 from taro_rt.runtime.interrupts import Interrupts
 from taro_rt.training.autoencoder import train_vae, train_vocoder
-from taro_rt.training.bundle import pack
+from taro_rt.training.bundle import courses, pack
 from taro_rt.training.data import JUDGE, open_sounds, open_views
 from taro_rt.training.fit import Recipe
 from taro_rt.training.judges import train_kind_judge, train_sync_judge
@@ -41,7 +41,7 @@ JUDGE_CLIPS = 1400
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = [*RECIPES, *JUDGES, "clips", "bundle", "keep", "all"]
+    parts = [*RECIPES, *JUDGES, "clips", "bundle", "keep", "courses", "all"]
     parser.add_argument("part", choices=parts)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and caches")
     parser.add_argument("--steps", type=int, help="instead of those of the recipe")
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=bf16_is_fast())
     parser.add_argument("--from-nothing", action="store_true", help="leave the kept weights alone")
-    parser.add_argument("--output", type=Path, default=DEFAULT, help="where the bundle goes")
+    parser.add_argument("--output", type=Path, help="where the bundle or the courses go")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -62,8 +62,14 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     for part in [*RECIPES, "bundle"] if args.part == "all" else [args.part]:
-        if part in ("bundle", "keep"):
-            print(pack(SMALL, args.runs, args.output).parity if part == "bundle" else keep(args.runs))
+        if part == "bundle":
+            print(pack(SMALL, args.runs, args.output or DEFAULT).parity)
+            continue
+        if part == "keep":
+            print(keep(args.runs))
+            continue
+        if part == "courses":
+            args.output.write_text(courses(args.runs))
             continue
         if not args.from_nothing:
             start_from_kept(part, args.runs / part)

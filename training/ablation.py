@@ -1,9 +1,10 @@
 """The paper's two ideas on and off, at small scale: its Table 3 and Table 4, and global against frame-wise.
 
 Every variant is trained from the same start values and batches with three seeds, on the cached examples, and
-its log-mels for held-out looks are judged. All else (VAE, encoders, teacher, judges) is shared.
+its log-mels for held-out looks are judged. All else (VAE, encoders, teacher, judges) is shared. Scores are
+kept in the record as they come: a run that was cut off goes on from it.
 
-    python -m taro_rt.training.ablation [--steps 800] [--output benchmarks/results/<device>/ablation.json]
+    python -m taro_rt.training.ablation [--steps 400] [--output benchmarks/results/<device>/ablation.json]
 """
 
 from __future__ import annotations
@@ -163,26 +164,38 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--clips", type=int, default=3360)
     parser.add_argument("--test-clips", type=int, default=140)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--variant", action="append", help=f"of {', '.join(VARIANTS)}; all if left out")
-    parser.add_argument("--output", type=Path, help="write the record here as JSON")
+    parser.add_argument("--output", type=Path, help="the record, as JSON; one that is there is completed")
     args = parser.parse_args()
-    data = open_data(args.runs, args.clips, args.test_clips)
-    results = {}
-    for variant in args.variant or VARIANTS:
-        recipes = [Recipe(args.steps, bf16=bf16_is_fast(), seed=seed) for seed in SEEDS]
-        results[variant] = summary([run(variant, data, recipe) for recipe in recipes])
-    record = {
-        "steps": args.steps,
-        "clips": args.clips,
-        "test_clips": args.test_clips,
-        "seeds": SEEDS,
-        "machine": describe(),
-        "variants": results,
-    }
-    print(json.dumps(record, indent=1))
-    if args.output:
-        args.output.write_text(json.dumps(record, indent=1) + "\n")
+    setting = {"steps": args.steps, "clips": args.clips, "test_clips": args.test_clips, "seeds": list(SEEDS)}
+    before = json.loads(args.output.read_text()) if args.output and args.output.exists() else {}
+    if before and {key: before[key] for key in setting} != setting:
+        raise SystemExit(f"{args.output}: was made with other settings; choose another file")
+    scores: dict[str, dict[str, Any]] = before.get("scores", {})
+    missing = [
+        (variant, seed)
+        for variant in args.variant or VARIANTS
+        for seed in SEEDS
+        if str(seed) not in scores.get(variant, {})
+    ]
+    data = open_data(args.runs, args.clips, args.test_clips) if missing else None
+    for variant, seed in missing:
+        assert data is not None
+        found = run(variant, data, Recipe(args.steps, bf16=bf16_is_fast(), seed=seed))
+        scores.setdefault(variant, {})[str(seed)] = found
+        record = {
+            **setting,
+            "machine": describe(),
+            "variants": {
+                name: summary(list(scores[name].values()))
+                for name in VARIANTS
+                if len(scores.get(name, {})) == len(SEEDS)
+            },
+            "scores": scores,
+        }
+        if args.output:
+            args.output.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from taro_rt.training.machine import describe
 from taro_rt.training.transformer import SCALE_FILE, frozen
 
 NETWORKS = ("vae", "vocoder", "onset", "visual", "transformer")
-SAMPLER = SamplerDefaults(guidance=2.5)
-"""From 1 to 8 onset F1 hardly moves (benchmarks/results: guidance-*); 2.5 leaves the most headroom."""
+SAMPLER = SamplerDefaults(guidance=4.0, guidance_high=1.0)
+"""Chosen on held-out clips below the reported ones (training/NOTES.md): what sounds is decided near noise."""
 
 
 def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool = True) -> Manifest:
@@ -53,6 +53,16 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         force=force,
     )
     return manifest
+
+
+def courses(runs: Path, rows: int = 40) -> str:
+    """The logs of all trainings in `runs` as JSON, thinned to about `rows` rows each: what a plot needs."""
+    lines = []
+    for log in sorted(runs.glob("*/log.jsonl")):
+        course = [json.loads(line) for line in log.read_text().splitlines()]
+        kept = course[:: max(1, len(course) // rows)]
+        lines.append(f"{json.dumps(log.parent.name)}: [\n  " + ",\n  ".join(map(json.dumps, kept)) + "\n ]")
+    return "{\n " + ",\n ".join(lines) + "\n}\n"
 
 
 def training_time(folder: Path) -> str:

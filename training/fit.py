@@ -125,6 +125,7 @@ class Display:
         self._name, self._steps, self._log = name, steps, log
         self._started = time.monotonic()
         self._first: int | None = None
+        self._done = 0
         self._means: Figures = {}
         self._end = "\r" if sys.stderr.isatty() else "\n"
 
@@ -133,10 +134,13 @@ class Display:
         self._first = step if self._first is None else self._first
         for key, number in figures.items():
             self._means[key] = 0.98 * self._means.get(key, number) + 0.02 * number
-        if (step + 1) % LOG_STEPS == 0:
-            self._show(step + 1, time.monotonic() - self._started, step + 1 - self._first)
+        self._done = step + 1
+        if self._done % LOG_STEPS == 0:
+            self._show()
 
-    def _show(self, step: int, seconds: float, done: int) -> None:
+    def _show(self) -> None:
+        step, seconds = self._done, time.monotonic() - self._started
+        done = step - (self._first or 0)
         row = {"step": step, "seconds": round(seconds, 1), **{k: round(v, 5) for k, v in self._means.items()}}
         with self._log.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -146,6 +150,9 @@ class Display:
         print(line, end=self._end, file=sys.stderr, flush=True)
 
     def close(self) -> None:
+        """Show the last steps, too."""
+        if self._done % LOG_STEPS:
+            self._show()
         if self._end == "\r":
             print(file=sys.stderr)
 

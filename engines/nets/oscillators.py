@@ -43,7 +43,7 @@ class Residual(nn.Module):
 
 
 class OscillatorVocoder(nn.Module):
-    """Log-mel [b, m, bins] to wave [b, 160 m], at 16 kHz."""
+    """Log-mel [b, m, bins] to wave [b, 160 m], at 16 kHz; what is louder than 1 is not clipped."""
 
     def __init__(self, config: OscillatorConfig) -> None:
         """`phasors` are exp(2 pi i f_k t) at the middle of every grain of a period, real and imaginary
@@ -75,8 +75,7 @@ class OscillatorVocoder(nn.Module):
         n = tone.shape[1]
         phasors, noise = (laid_out(table, first_grain, n) for table in (self.phasors, self.noise))
         turning = (tone.unsqueeze(1) * phasors + hiss.unsqueeze(1) * noise).transpose(2, 3).flatten(1, 2)
-        wave = F.conv_transpose1d(turning, self.grains, stride=GRAIN, padding=GRAIN // 2)
-        return torch.clamp(wave.squeeze(1), -1.0, 1.0)
+        return F.conv_transpose1d(turning, self.grains, stride=GRAIN, padding=GRAIN // 2).squeeze(1)
 
     def amplitudes(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """How loud tones and noise are [b, 4 m, carriers]: the mel itself, corrected by the network."""
