@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PYTHONSAFEPATH := 1
 
-.PHONY: sample test fuzz check wheel bench media default-bundle evaluate clean
+.PHONY: sample test fuzz check wheel bench speed media default-bundle evaluate clean
 
 sample: $(VENV)/.installed-cpu  ## install, then give the sample video its sound: samples/drumstick.taro.mp4
 	$(BIN)/taro-rt generate samples/drumstick.mp4 --force
@@ -26,6 +26,12 @@ wheel: $(VENV)/.installed-dev  ## build dist/*.whl
 
 bench: $(VENV)/.installed-dev  ## time the command as its users meet it
 	$(BIN)/python benchmarks/first_use.py
+	$(BIN)/python benchmarks/table.py
+
+speed: $(VENV)/.installed-dev  ## every backend by stage, the embedded bundle; then what fast settings cost
+	$(BIN)/taro-rt bench --force -o benchmarks/results/cpu-$$($(BIN)/python -c "import os; print(os.cpu_count())")-cores/bench-embedded.json
+	$(BIN)/python benchmarks/fast.py
+	$(BIN)/python benchmarks/plot.py
 	$(BIN)/python benchmarks/table.py
 
 media: $(VENV)/.installed-dev  ## broken files, kill -9, clicks, memory of an hour of video

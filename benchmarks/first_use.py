@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 
 import av
 
+from taro_rt.engines.machine import processor, vectors
 from taro_rt.training.clips import HELD_OUT, write_video
 
 RESULTS = Path(__file__).parent / "results"
@@ -85,22 +86,9 @@ def stages(generate: list[str]) -> dict[str, float]:
     return {name: round(float(seconds), 3) for name, seconds in timings.items()}
 
 
-def vectors() -> str:
-    """Widest arithmetic of the processor that decides how fast networks run on it."""
-    info = Path("/proc/cpuinfo")
-    flags = set(info.read_text().split()) if info.exists() else set()
-    known = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 with bfloat16", "avx512f": "AVX-512", "avx2": "AVX2"}
-    return next((name for flag, name in known.items() if flag in flags), "unknown")
-
-
 def machine() -> dict[str, str | int | None]:
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].split(":")[1].strip() if lines else model
     return {
-        "processor": model,
+        "processor": processor(),
         "vectors": vectors(),
         "cores": os.cpu_count(),
         "system": platform.system(),

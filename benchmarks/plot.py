@@ -92,6 +92,57 @@ def ablation(record: dict[str, Any]) -> str:
     return panels(f"{record['steps']} steps, mean of {seeds} seeds; line: largest less smallest", columns)
 
 
+COLOURS = {
+    "read": "#9a9a9a",
+    "onset": "#c46a4a",
+    "visual": "#d9a441",
+    "conditioner": "#7d6b9e",
+    "denoiser": "#4a7fb0",
+    "decoder": "#5d9b6b",
+    "vocoder": "#2f5d50",
+    "write": "#cccccc",
+}
+
+
+def latency(record: dict[str, Any]) -> str:
+    """Stacked seconds by stage of every exact variant, and its ratio to the first: one optimisation a row."""
+    rows = [row for row in record["exact"] if row["timed"]]
+    label, plot, x_ratio = 170, 430, 620
+    width, height = x_ratio + PLOT, (len(rows) + 4) * ROW
+    longest = max(sum(s["p50"] for s in row["stages"].values()) for row in rows) or 1.0
+    fastest = max(row["ratio"] for row in rows)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {FONT}>',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        text(4, 15, f"{record['workload']['bundle']}: seconds by stage (p50), warm", bold=True),
+        text(x_ratio, 15, "times as fast as the first row", bold=True),
+        *legend(label),
+    ]
+    for i, row in enumerate(rows):
+        x, y = float(label), row_y(i + 1)
+        parts.append(text(4, y, row["name"]))
+        for stage, colour in COLOURS.items():
+            wide = row["stages"][stage]["p50"] / longest * plot
+            parts.append(f'<rect x="{x:.1f}" y="{y - 11}" width="{wide:.1f}" height="13" fill="{colour}"/>')
+            x += wide
+        wide = row["ratio"] / fastest * (PLOT - 50)
+        parts.append(
+            f'<rect x="{x_ratio}" y="{y - 11}" width="{wide:.1f}" height="13" fill="{COLOURS["denoiser"]}"/>'
+        )
+        parts.append(text(x_ratio + wide + 4, y, f"{row['ratio']:.2f}"))
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def legend(x: float) -> list[str]:
+    """A square and a name for every stage."""
+    parts = []
+    for stage, colour in COLOURS.items():
+        parts.append(f'<rect x="{x}" y="{2 * ROW - 13}" width="10" height="10" fill="{colour}"/>')
+        parts.append(text(x + 13, 2 * ROW - 4, stage))
+        x += 30 + 6.5 * len(stage)
+    return parts
+
+
 def curves(record: dict[str, list[dict[str, float]]]) -> str:
     """The loss of every training over its steps, each in a panel of its own, from least to largest."""
     side = 150
@@ -119,6 +170,9 @@ def main() -> None:
     for path in sorted(RESULTS.glob("*/training.json")):
         drawn = curves(json.loads(path.read_text("utf-8")))
         (DOCS / f"training-{path.parent.name}.svg").write_text(drawn, "utf-8")
+    for path in sorted(RESULTS.glob("*/bench*.json")):
+        drawn = latency(json.loads(path.read_text("utf-8")))
+        (DOCS / f"{path.stem}-{path.parent.name}.svg").write_text(drawn, "utf-8")
     for path in sorted(RESULTS.glob("*/ablation.json")):
         drawn = ablation(json.loads(path.read_text("utf-8")))
         (DOCS / f"ablation-{path.parent.name}.svg").write_text(drawn, "utf-8")

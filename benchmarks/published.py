@@ -4,6 +4,8 @@ The released files cannot be had here: files of the same layout and size are wri
 deterministic rule of golden.py (speed does not depend on values), training state included. Whole processes,
 one at a time; the export's own parity check and the length of the sound are the gate.
 Writes benchmarks/results/<device>/published.json. Run it as a file, on an otherwise idle machine.
+
+    python benchmarks/published.py --bundle-only FOLDER      only makes that bundle, for `taro-rt bench`
 """
 
 from __future__ import annotations
@@ -44,10 +46,17 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--device", default=f"cpu-{os.cpu_count()}-cores", help="folder name under results/")
     parser.add_argument("--work", type=Path, help="where 8 GB of files go; a temporary folder if left out")
+    parser.add_argument(
+        "--bundle-only", type=Path, metavar="FOLDER", help="make the bundle there, time nothing"
+    )
     args = parser.parse_args()
     command = shutil.which("taro-rt", path=str(Path(sys.executable).parent)) or shutil.which("taro-rt")
     if command is None:
         raise SystemExit("taro-rt is not installed here: pip install -e '.[cpu,dev]'")
+    if args.bundle_only:
+        with TemporaryDirectory(dir=args.work) as work:
+            make_bundle(command, Path(work), args.bundle_only)
+        return
     with TemporaryDirectory(dir=args.work) as work:
         record = measure(command, Path(work), args.runs)
     target = RESULTS / args.device / "published.json"
@@ -56,11 +65,16 @@ def main() -> None:
     print(json.dumps(record, indent=2))
 
 
+def make_bundle(command: str, work: Path, bundle: Path) -> tuple[float, float]:
+    """Write released files into `work` and export them; seconds and peak MB of the export."""
+    in_own_process(write_files, work / "released")
+    return timed([command, *export_command(released_in(work / "released"), bundle)])
+
+
 def measure(command: str, work: Path, runs: int) -> dict[str, object]:
     """Export once, generate `runs` times; seconds and peak memory of each process."""
-    files, bundle = released_in(work / "released"), work / "bundle"
-    in_own_process(write_files, work / "released")
-    seconds, peak_mb = timed([command, *export_command(files, bundle)])
+    bundle = work / "bundle"
+    seconds, peak_mb = make_bundle(command, work, bundle)
     clip, output = work / "clip.mp4", work / "out.mp4"
     make_clip(clip)
     generate = [command, "generate", str(clip), "-o", str(output), "--bundle", str(bundle), "--force"]

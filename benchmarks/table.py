@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 FIGURES = ("<!-- figures: benchmarks/table.py -->", "<!-- end of figures -->")
 ABLATION = ("<!-- ablation: benchmarks/table.py -->", "<!-- end of ablation -->")
+SPEED = ("<!-- speed: benchmarks/table.py -->", "<!-- end of speed -->")
 ABLATION_COLUMNS = {
     "onset_f1_100": ("onset F1 ±100 ms", "{:.2f}"),
     "class_accuracy": ("kind heard right", "{:.0%}"),
@@ -22,6 +23,17 @@ ABLATION_COLUMNS = {
     "kl": ("KL", "{:.2f}"),
     "sync_accuracy": ("in sync", "{:.0%}"),
 }
+PAPER_S = {
+    "SpecVQGAN": (3.58, 308),
+    "Im2Wav": (218.40, 448),
+    "Diff-Foley": (3.00, 860),
+    "See & Hear": (18.25, 1099),
+    "FoleyCrafter": (2.96, 1252),
+    "Frieren": (0.52, 372),
+    "MDSGen": (1.56, 142),
+    "TARO": (0.58, 258),
+}
+"""Table 1 of the paper: seconds on one A100 at batch 1, millions of parameters."""
 
 
 def figures() -> str:
@@ -154,13 +166,108 @@ def reconstruction(record: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def speed() -> str:
+    """The README's block on speed, from every device that has records of `taro-rt bench`."""
+    parts = []
+    for path in sorted(RESULTS.glob("*/bench*.json")):
+        record = read(path) or {}
+        lost = (read(path.with_name("fast.json")) or {}).get("settings", {})
+        picture = f"docs/{path.stem}-{path.parent.name}.svg"
+        parts += [
+            heading(record),
+            exact_table(record["exact"]),
+            stage_table(record["exact"]),
+            f"![Seconds by stage, and the ratio to the released recipe]({picture})",
+            *([fast_table(record["fast"], lost)] if record["fast"] else []),
+        ]
+    return "\n\n".join([*parts, quoted()])
+
+
+def heading(record: dict[str, Any]) -> str:
+    device, work, roofline = record["device"], record["workload"], record["roofline"]
+    rates = " and ".join(f"{rate:.0f} in {name}" for name, rate in roofline["gemm_gflops"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return (
+        f"**Bundle {work['bundle']}** ({work['parameters_mb']} MB), {work['seconds']:g} s of "
+        f"{work['height']}-line video to a file with sound, {work['sampler']['steps']} steps, "
+        f"guidance {work['sampler']['guidance']:g}, {work['takes']} take, "
+        f"{work['threads']} threads of {device['cores']} cores {device['processor']} "
+        f"({device['vectors']}). Products of large matrices reach {rates} GFLOP/s here, copying "
+        f"{roofline['copy_gb_s']:.0f} GB/s. {versions}."
+    )
+
+
+def exact_table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| exact: the same mathematics | ratio | s, p50 | p90 | p99 | from process start, s | load, s "
+        "| peak MB | of the roofline |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if not row["timed"]:
+            lines.append(f"| {row['name']} | not timed: {row['why_not']} |" + " |" * 7)
+            continue
+        wall = row["wall_s"]
+        share = f"{row['of_roofline']:.0%}" if "of_roofline" in row else ""
+        lines.append(
+            f"| {row['name']} | {row['ratio']:.2f} "
+            f"| {wall['p50']:.2f} | {wall['p90']:.2f} | {wall['p99']:.2f} "
+            f"| {row['cold_s']:.1f} | {row['load_s']:.2f} | {row['peak_mb']:.0f} | {share} |"
+        )
+    return "\n".join(lines)
+
+
+def stage_table(rows: list[dict[str, Any]]) -> str:
+    timed = [row for row in rows if row["timed"]]
+    names = list(timed[0]["stages"]) if timed else []
+    lines = [f"| s, p50 (of the roofline) | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for row in timed:
+        cells = [
+            f"{s['p50']:.2f}" + (f" ({s['of_roofline']:.0%})" if "of_roofline" in s else "")
+            for s in row["stages"].values()
+        ]
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def fast_table(rows: list[dict[str, Any]], lost: dict[str, dict[str, Any]]) -> str:
+    lines = [
+        "| fast: another sound | ratio | s, p50 | onset F1 ±100 ms | FD | class accuracy |",
+        "|---|---|---|---|---|---|",
+    ]
+    if "exact" in lost:
+        lines.append(f"| exact | | |{_figures(lost['exact'])}")
+    for row in rows:
+        name = next((name for name in lost if lost[name]["options"] == row["options"]), None)
+        cells = _figures(lost[name]) if name else " not measured | | |"
+        lines.append(f"| {row['name']} | {row['ratio']:.2f} | {row['wall_s']['p50']:.2f} |{cells}")
+    return "\n".join(lines)
+
+
+def _figures(setting: dict[str, Any]) -> str:
+    made = setting["generated"]
+    return f" {made['onset_f1']['100']:.2f} | {made['fd']:.2f} | {made['class_accuracy']:.0%} |"
+
+
+def quoted() -> str:
+    rows = [f"| {name} | {seconds:.2f} | {params} |" for name, (seconds, params) in PAPER_S.items()]
+    return "\n".join(
+        [
+            "| quoted from the paper's Table 1, not measured here | s, one A100, batch 1 | parameters, M |",
+            "|---|---|---|",
+            *rows,
+        ]
+    )
+
+
 def read(path: Path) -> dict[str, Any] | None:
     return dict(json.loads(path.read_text("utf-8"))) if path.exists() else None
 
 
 def with_figures(text: str) -> str:
     """`text` of the README with its blocks of figures made anew."""
-    for (begin, end), block in ((FIGURES, figures()), (ABLATION, ablation())):
+    blocks = ((FIGURES, figures()), (ABLATION, ablation()), (SPEED, speed()))
+    for (begin, end), block in blocks:
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
     return text

@@ -1,4 +1,4 @@
-"""Backends: which exist, which are installed, and how one loads a bundle's six engines."""
+"""Backends: which exist, which are installed, which one suits a bundle, and how it loads its six engines."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from taro_rt.engines.contract import Array, Contract
 from taro_rt.engines.errors import BackendUnavailable, OptionsError
 from taro_rt.engines.watch import Watch
 
-NEEDS = {"onnxruntime": ("cpu", ("onnxruntime",)), "eager": ("export", ("torch", "safetensors"))}
+NEEDS = {
+    "onnxruntime": ("cpu", ("onnxruntime",)),
+    "openvino": ("openvino", ("openvino",)),
+    "eager": ("export", ("torch", "safetensors")),
+}
 """The extra that installs each backend and the import names it needs, best backend first."""
 DEVICES = ("cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bfloat16")
+LARGE_BYTES = 100_000_000
+"""Bundles of more weights than this repay the seconds that compiling their graphs takes."""
 
 
 class Engine(Protocol):
@@ -37,6 +44,18 @@ MOST_THREADS = 512
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What computes, in which precision, and why that."""
+
+    backend: str
+    precision: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.backend} in {self.precision}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Engines:
     """The six engines of a bundle, all of one backend."""
 
@@ -46,9 +65,14 @@ class Engines:
     denoiser: Engine
     decoder: Engine
     vocoder: Engine
-    backend: str
+    choice: Choice
     watch: Watch = field(default_factory=Watch)
     """Who is asked during long runs; `eager` asks nobody: Python hears Ctrl-C between its operations."""
+
+    @property
+    def backend(self) -> str:
+        """The one that computes."""
+        return self.choice.backend
 
     def close(self) -> None:
         """Close all six."""
@@ -67,42 +91,97 @@ def available() -> dict[str, str]:
 
 
 def load_engines(
-    bundle: Bundle, backend: str = "auto", device: str | None = None, threads: int | None = None
+    bundle: Bundle,
+    backend: str = "auto",
+    device: str | None = None,
+    threads: int | None = None,
+    precision: str = "auto",
 ) -> Engines:
     """Load all six graphs of `bundle`.
 
-    `backend` "auto" takes the first that is installed, `device` None means "cpu". `threads` bounds
-    the CPU threads of one operation; by default all usable physical cores work. Raises `OptionsError`,
-    `BackendUnavailable`, `BuildError`, or `BundleError` for weights that do not fit.
+    `backend` and `precision` "auto" take what suits the bundle and the machine (`choose`), `device` None
+    means "cpu". `threads` bounds the CPU threads of one operation; by default all usable physical cores
+    work. Raises `OptionsError`, `BackendUnavailable`, `BuildError`, or `BundleError` for weights that do not
+    fit.
     """
-    if device is not None and device not in DEVICES:
-        raise OptionsError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise OptionsError(f"threads: expected 1 to {MOST_THREADS}, got {threads}")
-    name = _choose(backend)
+    choice, watch = choose(bundle, backend, device, precision), Watch()
     engines: Mapping[str, Engine]
-    watch = Watch()
-    if name == "onnxruntime":
+    if choice.backend == "onnxruntime":
         from taro_rt.engines.ort import load_ort
 
         engines = load_ort(bundle, device or "cpu", threads, watch)
+    elif choice.backend == "openvino":
+        from taro_rt.engines.ov import load_ov
+
+        engines = load_ov(bundle, choice.precision, threads, watch)
     else:
         from taro_rt.engines.eager import load_eager
 
         engines = load_eager(bundle, device or "cpu", threads)
-    return Engines(**engines, backend=name, watch=watch)
+    return Engines(**engines, choice=choice, watch=watch)
 
 
-def _choose(backend: str) -> str:
+def choose(
+    bundle: Bundle, backend: str = "auto", device: str | None = None, precision: str = "auto"
+) -> Choice:
+    """The backend and precision that will compute, and why. Loads nothing of the bundle.
+
+    Raises `OptionsError` for what does not exist or does not go together, `BackendUnavailable`.
+    """
+    if device is not None and device not in DEVICES:
+        raise OptionsError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
+    if precision not in PRECISIONS:
+        raise OptionsError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if backend != "auto":
+        return _asked_for(backend, device, precision)
     reasons = available()
     ready = [name for name, reason in reasons.items() if not reason]
-    if backend == "auto":
-        if not ready:
-            raise BackendUnavailable(f"no backend is installed; {'; '.join(reasons.values())}")
-        return ready[0]
+    if not ready:
+        raise BackendUnavailable(f"no backend is installed; {'; '.join(reasons.values())}")
+    if precision == "bfloat16":
+        return _asked_for("openvino", device, precision)
+    if (why_not := _why_not_openvino(bundle, reasons["openvino"], device, precision)) is None:
+        return Choice("openvino", "bfloat16", "this processor computes in bfloat16, about twice as fast")
+    usable = [name for name in ready if name != "openvino" or device != "cuda"]
+    if not usable:
+        raise BackendUnavailable(f"device {device}: {reasons['onnxruntime']}")
+    return Choice(usable[0], "float32", why_not)
+
+
+def _why_not_openvino(bundle: Bundle, missing: str, device: str | None, precision: str) -> str | None:
+    """Why its bfloat16 is not what suits best; None if it is."""
+    if precision == "float32":
+        return "float32 was asked for"
+    if device == "cuda":
+        return "openvino has no CUDA"
+    if missing:
+        return f"openvino {missing}"
+    if sum(entry.bytes for name, entry in bundle.manifest.files.items()) < LARGE_BYTES:
+        return "the bundle is small: compiling it would take longer than bfloat16 saves"
+    from taro_rt.engines.ov import precisions
+
+    return None if "bfloat16" in precisions() else "this processor has no bfloat16"
+
+
+def _asked_for(backend: str, device: str | None, precision: str) -> Choice:
+    """The choice of the one who named a backend, or a precision that only one has."""
+    reasons = available()
     if backend not in reasons:
         raise OptionsError(f"backend: expected auto, {', '.join(reasons)}, got {backend!r}")
     if reasons[backend]:
+        ready = [name for name, reason in reasons.items() if not reason]
         others = f"available here: {', '.join(ready)}" if ready else "no other backend is installed"
         raise BackendUnavailable(f"backend {backend} {reasons[backend]}; {others}")
-    return backend
+    if backend != "openvino":
+        if precision == "bfloat16":
+            raise OptionsError(f"precision: {backend} computes in float32 only, got bfloat16; use openvino")
+        return Choice(backend, "float32", "asked for")
+    if device == "cuda":
+        raise OptionsError("device: openvino computes on the CPU only, got 'cuda'; use onnxruntime")
+    if precision == "auto":
+        from taro_rt.engines.ov import precisions
+
+        precision = precisions()[0]
+    return Choice(backend, precision, "asked for")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +41,7 @@ class SamplerDefaults:
     guidance_low: float = 0.0
     guidance_high: float = 0.7
     """Guidance acts on times from low to high, ends included."""
-    method: Literal["sde", "ode", "heun"] = "sde"
+    method: Literal["sde", "ode", "heun", "dpm++", "dpm++2m"] = "sde"
     path: Literal["linear", "vp"] = "linear"
     """The interpolant the transformer was trained on."""
 
@@ -209,7 +210,7 @@ def _check_files(
     folder: Path, entries: dict[str, FileEntry | None], wrong: list[str]
 ) -> tuple[list[str], list[str]]:
     """Which listed files are missing, and which are not what they should be; `wrong` takes unfit names."""
-    missing, changed = [], []
+    missing, changed, whole = [], [], list[tuple[str, FileEntry]]()
     for name, entry in entries.items():
         path = folder / name
         if not FILE_NAME.fullmatch(name):
@@ -220,7 +221,12 @@ def _check_files(
             continue  # already reported as unreadable
         elif (size := path.stat().st_size) != entry.bytes:
             changed.append(f"{name}: expected {entry.bytes} bytes, got {size}; copy it again")
-        elif (sha256 := file_entry(path).sha256) != entry.sha256:
+        else:
+            whole.append((name, entry))
+    with ThreadPoolExecutor() as threads:  # hashing is most of what opening a large bundle takes
+        found = list(threads.map(lambda each: file_entry(folder / each[0]).sha256, whole))
+    for (name, entry), sha256 in zip(whole, found, strict=True):
+        if sha256 != entry.sha256:
             changed.append(f"{name}: expected sha256 {entry.sha256[:12]}…, got {sha256[:12]}…; copy it again")
     return missing, changed
 

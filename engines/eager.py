@@ -14,7 +14,7 @@ from taro_rt.engines.nets.networks import Networks, load_weights
 
 
 class EagerEngine:
-    """One graph run by PyTorch, in float32."""
+    """One graph run by PyTorch, in the type of its weights; inputs and outputs are float32."""
 
     backend = "eager"
 
@@ -22,18 +22,19 @@ class EagerEngine:
         self.contract = contract
         self._module: nn.Module | None = module.to(device)
         self._device = device
+        self._dtype = next((p.dtype for p in module.parameters()), torch.float32)
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """The outputs by name. Raises `ContractError` for inputs that do not fit."""
         self.contract.check(inputs)
         if self._module is None:
             raise EngineError(f"{self.contract.graph}: this engine is closed; load it again")
-        feed = {name: torch.from_numpy(array).to(self._device) for name, array in inputs.items()}
+        feed = {name: torch.from_numpy(array).to(self._device, self._dtype) for name, array in inputs.items()}
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             made = self._module(**feed)
         outputs: tuple[Tensor, ...] = made if isinstance(made, tuple) else (made,)
         names = [spec.name for spec in self.contract.outputs]
-        return {name: tensor.cpu().numpy() for name, tensor in zip(names, outputs, strict=True)}
+        return {name: tensor.float().cpu().numpy() for name, tensor in zip(names, outputs, strict=True)}
 
     def close(self) -> None:
         """Let the weights go."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as status
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.contract import Array, Contract, TensorSpec
 from taro_rt.engines.errors import BackendUnavailable, BuildError, ContractError, EngineError
+from taro_rt.engines.machine import usable_cores
 from taro_rt.engines.watch import Watch
 
 FATAL = 4  # what goes wrong comes back as an exception; nothing is printed
@@ -114,17 +114,6 @@ def session_options(threads: int | None) -> ort.SessionOptions:
     # Without an arena each network's scratch memory goes back after its run: six sessions never add up.
     options.enable_cpu_mem_arena = False
     return options
-
-
-def usable_cores() -> int:
-    """Physical cores this process may run on; 0, ONNX Runtime's own choice, where that cannot be known."""
-    if not hasattr(os, "sched_getaffinity"):
-        return 0
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(siblings.read_text() if siblings.exists() else str(cpu))
-    return len(cores)
 
 
 def _check(where: str, specs: tuple[TensorSpec, ...], found: list[Any]) -> None:

@@ -8,10 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from taro_rt.engines.contract import Contract, TensorSpec
+import numpy as np
+
+from taro_rt.engines.contract import Array, Contract, TensorSpec
 
 Shape = tuple[int | str, ...]
 GRAPHS = ("onset", "visual", "conditioner", "denoiser", "decoder", "vocoder")
+RANGES = {
+    ("visual", "frames"): (0.5, 0.25),
+    ("conditioner", "times"): (0.5, 0.25),
+    ("conditioner", "features"): (0.0, 0.05),
+    ("vocoder", "mel"): (-1.0, 2.0),
+}
+"""Mean and deviation of inputs that are not standard normal: what the pipeline feeds looks like this."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,15 @@ def contracts(geometry: Geometry) -> dict[str, Contract]:
     """
     every = (*_watching(geometry), *_transforming(geometry), *_sounding(geometry))
     return {contract.graph: contract for contract in every}
+
+
+def typical_inputs(contract: Contract, seed: int, **free: int) -> dict[str, Array]:
+    """Random inputs of the size that the pipeline's have; free axes as for `Contract.example`."""
+    made = {}
+    for name, array in contract.example(seed=seed, **free).items():
+        mean, deviation = RANGES.get((contract.graph, name), (0.0, 1.0))
+        made[name] = (mean + deviation * array).astype(np.float32)
+    return made
 
 
 def _watching(g: Geometry) -> tuple[Contract, Contract]:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from taro_rt.engines.backends import Engine
 from taro_rt.engines.bundle import Bundle, Deviation
-from taro_rt.engines.contract import Array, Contract
+from taro_rt.engines.contract import Array
 from taro_rt.engines.eager import load_eager
 from taro_rt.engines.errors import BuildError
 from taro_rt.engines.ort import OrtEngine
-from taro_rt.engines.stages import GRAPHS
+from taro_rt.engines.stages import GRAPHS, typical_inputs
 from taro_rt.export.progress import Tell, silent
 
 BATCHES = (1, 2)
-RANGES = {
-    ("visual", "frames"): (0.5, 0.25),
-    ("conditioner", "times"): (0.5, 0.25),
-    ("conditioner", "features"): (0.0, 0.05),
-    ("vocoder", "mel"): (-1.0, 2.0),
-}
-"""Mean and deviation of inputs that are not standard normal: what the pipeline feeds looks like this."""
+SIZES = {"s": 3, "t": 33, "n": 20}
+"""Of the free axes: such as a constant would not fit."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ def compare(engine: Engine, oracle: Engine, limit: Limit) -> tuple[Deviation, li
     """The worst deviation of `engine` from `oracle`, and what is beyond `limit` in words."""
     worst, faults = Deviation(0.0, 0.0), []
     for batch in BATCHES:
-        feed = example(engine.contract, batch)
+        feed = typical_inputs(engine.contract, seed=batch, b=batch, **SIZES)
         got, want = engine(**feed), oracle(**feed)
         for name in want:
             found, scale = deviation(got[name], want[name]), max(1.0, float(np.abs(want[name]).max()))
@@ -92,14 +86,3 @@ def deviation(got: Array, want: Array) -> Deviation:
     return Deviation(
         float(np.abs(difference).max()), float(np.sqrt(np.mean(np.square(difference)))) / max(rms, 1e-30)
     )
-
-
-def example(contract: Contract, batch: int) -> dict[str, Array]:
-    """Inputs like those of the pipeline; sizes of the free axes that a constant would not fit."""
-    return dict(_ranged(contract, contract.example(seed=batch, b=batch, s=3, t=33, n=20)))
-
-
-def _ranged(contract: Contract, feed: dict[str, Array]) -> Iterator[tuple[str, Array]]:
-    for name, array in feed.items():
-        mean, spread = RANGES.get((contract.graph, name), (0.0, 1.0))
-        yield name, (mean + spread * array).astype(np.float32)

@@ -29,7 +29,10 @@ Video = Annotated[
     Path, typer.Argument(metavar="VIDEO", help="A video file.", show_default=False, readable=False)
 ]
 BundleOption = Annotated[str, typer.Option("--bundle", help='A bundle folder, or "default".')]
-Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime or eager.")]
+Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime, openvino or eager.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="auto, float32, or bfloat16, which openvino has.")
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
 Threads = Annotated[
     int | None,
@@ -83,13 +86,17 @@ def generate(
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
     guidance_low: Annotated[float | None, typer.Option(help="Guidance acts on times from here.")] = None,
     guidance_high: Annotated[float | None, typer.Option(help="To here; 1 is noise, 0 sound.")] = None,
-    method: Annotated[str | None, typer.Option(help="sde, ode or heun.")] = None,
+    guidance_every: Annotated[
+        int, typer.Option(metavar="K", help="Guide anew on every K-th guided step: faster, less like it.")
+    ] = 1,
+    method: Annotated[str | None, typer.Option(help="sde, ode, heun, dpm++ or dpm++2m.")] = None,
     onsets: Annotated[
         Path | None,
         typer.Option("--onsets", help="Onset times to use, as `taro-rt onsets` writes them.", readable=False),
     ] = None,
     device: Device = None,
     threads: Threads = None,
+    precision: Precision = "auto",
     force: Force = False,
     json: Json = False,
     traceback: Traceback = False,
@@ -108,6 +115,7 @@ def generate(
             guidance=guidance,
             guidance_low=guidance_low,
             guidance_high=guidance_high,
+            guidance_every=guidance_every,
             method=cast("Method | None", method),
             seed=seed,
             takes=takes,
@@ -115,7 +123,7 @@ def generate(
         )
         finish = Finish(cast("Keeping", audio), gain, read_loudness(loudness), rate, channels)
         job = Job(options, finish, Span(start, end), force)
-        with Machine(bundle, backend, device, threads) as machine:
+        with Machine(bundle, backend, device, threads, precision) as machine:
             if is_many(videos) or out_dir is not None or skip_existing:
                 if output is not None:
                     raise OptionsError("output: expected --out-dir for several videos, got --output")
@@ -142,6 +150,7 @@ def onsets(
     backend: Backend = "auto",
     device: Device = None,
     threads: Threads = None,
+    precision: Precision = "auto",
     force: Force = False,
     json: Json = False,
     traceback: Traceback = False,
@@ -152,7 +161,7 @@ def onsets(
         from taro_rt.runtime.source import Span
 
         job = Job(span=Span(start, end), force=force)
-        with Machine(bundle, backend, device, threads) as machine:
+        with Machine(bundle, backend, device, threads, precision) as machine:
             record, warnings = find_onsets(machine, video, output, job, progress)
     warn(() if json else warnings)
     if output is None:
@@ -208,6 +217,41 @@ def info(
 
         record = describe_bundle(bundle)
     show(record, json, [f"{key}: {plain(value)}" for key, value in record.items()])
+
+
+@app.command()
+def bench(
+    bundle: BundleOption = "default",
+    backend: Annotated[
+        str, typer.Option("--backend", help="Measure this one only, beside the baseline.")
+    ] = "auto",
+    runs: Annotated[int, typer.Option(help="Warm runs of each row.")] = 5,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Length of the video.")] = 8.0,
+    size: Annotated[int, typer.Option(metavar="LINES", help="Height of its picture.")] = 720,
+    takes: Annotated[int, typer.Option(help="Sounds per run.")] = 1,
+    threads: Threads = None,
+    fast: Annotated[bool, typer.Option(help="Measure the settings that change the sound, too.")] = True,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the record here as JSON.", readable=False)
+    ] = None,
+    force: Force = False,
+    json: Json = False,
+    traceback: Traceback = False,
+) -> None:
+    """What each backend costs on this machine, by stage and from file to file; use an idle machine."""
+    with session(json, traceback) as progress:
+        from taro_rt.runtime.bench.run import Plan, measure
+        from taro_rt.runtime.bench.show import lines
+        from taro_rt.runtime.files import atomic_output, check_output
+
+        if output:
+            check_output(output, force)
+        plan = Plan(bundle, backend, runs, seconds, size, takes, threads, fast)
+        record = measure(plan, progress)
+        if output:
+            with atomic_output(output, force) as path:
+                path.write_text(json_module.dumps(record, indent=1) + "\n", encoding="utf-8")
+    show(record, json, list(lines(record)))
 
 
 @app.command()

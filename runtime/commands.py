@@ -5,7 +5,7 @@ engines load.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -39,10 +39,18 @@ class Machine:
         backend: str = "auto",
         device: str | None = None,
         threads: int | None = None,
+        precision: str = "auto",
     ) -> None:
         self.name = bundle
-        self._asked = (backend, device, threads)
+        self._asked = (backend, device, threads, precision)
         self._pipeline: Pipeline | None = None
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, name: str) -> Machine:
+        """One around engines that are loaded already; `name` is what records call the bundle."""
+        machine = cls(name)
+        machine.bundle, machine._pipeline = pipeline.bundle, pipeline
+        return machine
 
     @cached_property
     def bundle(self) -> Bundle:
@@ -107,7 +115,7 @@ def generate_file(
     warnings = (*warnings, *plans[0].notices)
     seconds = {**timings.seconds, **result.timings}
     record = _record(video, info, outputs, result, plans[0].rate_hz, warnings)
-    record |= {"bundle": machine.name, "backend": pipeline.engines.backend}
+    record |= {"bundle": machine.name, **asdict(pipeline.engines.choice)}
     return {**record, "timings_s": {stage: round(s, 4) for stage, s in seconds.items()}}, warnings
 
 

@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from taro_rt import __version__
-from taro_rt.engines.backends import available
+from taro_rt.engines.backends import available, choose
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.errors import BackendUnavailable, TaroError
 from taro_rt.runtime.commands import Job, Machine, generate_file
@@ -23,7 +23,7 @@ from taro_rt.runtime.options import Options
 from taro_rt.runtime.progress import Silent
 
 NEEDED = ("numpy", "av", "soundfile", "typer")
-OPTIONAL = ("onnxruntime", "torch", "triton", "tensorrt")
+OPTIONAL = ("onnxruntime", "openvino", "torch", "triton", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def examine() -> Iterator[Check]:
         hint = 'none is available; pip install "taro-rt[cpu]"'
         yield Check("backends", False, hint, BackendUnavailable.exit_code)
     yield _attempt("default bundle", lambda: _bundle_line(describe_bundle("default")))
+    yield _attempt("choice", lambda: str(choose(Bundle.open("default"))))
     yield _attempt("generation", _one_step)
 
 

@@ -49,6 +49,7 @@ class Generation:
         self._given = options.onsets
         self._progress = progress
         self._geometry = g = manifest.geometry
+        self._guidance_every = options.guidance_every
         self._settings = options.resolve(manifest.sampler)
         self._times = time_grid(self._settings.method, self._settings.steps)
         self._windows = plan(pictures.duration_s, g)
@@ -94,7 +95,7 @@ class Generation:
 
     def _latents(self) -> Iterator[Array]:
         """Finished latents [takes, channels, time, bins], piece by piece."""
-        g, settings = self._geometry, self._settings
+        g, settings, every = self._geometry, self._settings, self._guidance_every
 
         def start(low: int, high: int) -> Run:
             noise = draw_noise(self.seeds, START, 0, low, high, g)
@@ -107,7 +108,7 @@ class Generation:
             nonlocal n_evaluated
             report(self._progress, STAGE, n_evaluated / total)
             n_evaluated += len(asked)
-            return velocities(self._engines.denoiser, asked, settings.guidance, self.timings)
+            return velocities(self._engines.denoiser, asked, settings.guidance, self.timings, every)
 
         per_call = max(1, LATENTS_PER_CALL // len(self.seeds))
         front = Wavefront(

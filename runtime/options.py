@@ -11,8 +11,8 @@ from taro_rt.engines.bundle import SamplerDefaults
 from taro_rt.engines.errors import OptionsError
 from taro_rt.runtime.onsets import Onset
 
-Method = Literal["sde", "ode", "heun"]
-METHODS: tuple[Method, ...] = ("sde", "ode", "heun")
+Method = Literal["sde", "ode", "heun", "dpm++", "dpm++2m"]
+METHODS: tuple[Method, ...] = ("sde", "ode", "heun", "dpm++", "dpm++2m")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,10 @@ class Options:
     guidance_high: float | None = None
     """... to here; 1 is noise, 0 is sound."""
     method: Method | None = None
-    """"sde" (Euler–Maruyama, as released), "ode" (Euler) or "heun"."""
+    """"sde" (Euler–Maruyama, as released), "ode" (Euler), "heun"; for fewer steps "dpm++" or "dpm++2m"."""
+    guidance_every: int = 1
+    """Evaluate the null condition on every k-th guided step only, and between them push as far as the last
+    time. 1 is exact; more is faster and sounds different."""
     seed: int = 0
     """Take k uses seed + k, so any take can be made again alone."""
     takes: int = 1
@@ -44,6 +47,7 @@ class Options:
             *_number("guidance", self.guidance, 0, 1_000),
             *_number("guidance_low", self.guidance_low, 0, 1),
             *_number("guidance_high", self.guidance_high, 0, 1),
+            *_number("guidance_every", self.guidance_every, 1, 1_000, whole=True, required=True),
             *_number("seed", self.seed, 0, whole=True, required=True),
             *_number("takes", self.takes, 1, 100, whole=True, required=True),
         ]

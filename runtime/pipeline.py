@@ -59,10 +59,11 @@ class Pipeline:
         backend: str = "auto",
         device: str | None = None,
         threads: int | None = None,
+        precision: str = "auto",
     ) -> Pipeline:
         """Open the bundle and load its engines. Raises `BundleError` or `EngineError`."""
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        return cls(opened, load_engines(opened, backend, device=device, threads=threads))
+        return cls(opened, load_engines(opened, backend, device, threads, precision))
 
     @property
     def geometry(self) -> Geometry:

@@ -20,6 +20,7 @@ from taro_rt.engines.errors import OptionsError
 from taro_rt.runtime.options import METHODS
 
 PATHS = ("linear", "vp")
+EXPONENTIAL = ("dpm++", "dpm++2m")
 Noise = Callable[[int], Array]
 """`noise(i)`: standard normal values for SDE step i, shaped like the latents."""
 
@@ -67,20 +68,30 @@ def steps(
 
     All arithmetic is element by element, so any piece of a canvas can have a run of its own.
     Euler–Maruyama ("sde"), Euler ("ode") or "heun", whose corrector keeps the guidance decision of its step
-    and is left out of the last one.
+    and is left out of the last one; "dpm++" and "dpm++2m" are `exponential_step` of first and second order.
     """
     if settings.method not in METHODS or settings.path not in PATHS:
         raise OptionsError(
             f"sampler: expected a method of {METHODS} and a path of {PATHS}, "
             f"got {settings.method!r} and {settings.path!r}"
         )
-    x = latents
+    if settings.method in EXPONENTIAL and settings.path != "linear":
+        raise OptionsError(
+            f"method: {settings.method} is for the linear path, got {settings.path!r}; use sde"
+        )
+    x, before = latents, None
     grid = [float(t) for t in (time_grid(settings.method, settings.steps) if times is None else times)]
     for i, (t, t_next) in enumerate(pairwise(grid)):
         dt, last = t_next - t, i == len(grid) - 2
         guided = is_guided(t, settings)
         v = yield Request(x, t, guided)
-        if settings.method == "sde":
+        if settings.method in EXPONENTIAL:
+            data = Prediction(x - t * v, t)
+            second = before if settings.method == "dpm++2m" and not last else None
+            x, before = exponential_step(x, data, t_next, second), data
+            if not last:
+                x = x + t_next * math.sqrt(1 - (t_next / t) ** 2) * noise(i)
+        elif settings.method == "sde":
             x = x + dt * drift(x, v, t, settings.path)
             if not last:
                 x = x + math.sqrt(2 * t * -dt) * noise(i)
@@ -92,6 +103,34 @@ def steps(
     return x
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What the network takes for the data at time t: x - t v on the linear path."""
+
+    data: Array
+    t: float
+
+
+def exponential_step(x: Array, now: Prediction, s: float, before: Prediction | None) -> Array:
+    """From `now.t` to s: the mean of the reverse SDE of "sde", solved for a given prediction of the data.
+
+    In the data x0 the SDE reads d(x / t^2) = -(2 - t) / t^3 x0 dt + noise. With x0 held still
+
+        x_s = (s/t)^2 x_t + ((1 - s) - (s/t)^2 (1 - t)) x0,
+
+    stable for steps of any size; with `before` x0 changes linearly in t, which makes it second order. These
+    are SDE-DPM-Solver++(1) and (2M) (arXiv 2211.01095), for the amount of noise of the released sampler.
+    """
+    t, kept = now.t, (s / now.t) ** 2
+    x = kept * x + ((1 - s) - kept * (1 - t)) * now.data
+    if before is None or s <= 0:
+        return x
+    slope = (now.data - before.data) / (t - before.t)
+    # s^2 times the integral of (2 - u) (u - t) / u^3 from s to t
+    weight = s * s * math.log(s / t) + (2 + t) * s - t - kept * t * (1 + t)
+    return x + weight * slope
+
+
 def evaluations(settings: SamplerDefaults) -> int:
     """How often the velocity is asked for."""
     return 2 * settings.steps - 1 if settings.method == "heun" else settings.steps
@@ -99,7 +138,7 @@ def evaluations(settings: SamplerDefaults) -> int:
 
 def time_grid(method: str, steps: int) -> Array:
     """The steps + 1 times, falling from 1 to 0. SDE: 1 .. 1/steps evenly, then 0 (spec B5)."""
-    if method == "sde":
+    if method in ("sde", *EXPONENTIAL):
         return np.append(np.linspace(1, 1 / steps, steps), 0).astype(np.float32)
     return np.linspace(1, 0, steps + 1).astype(np.float32)
 

@@ -42,6 +42,9 @@ class Conditions:
         self._per_block = max(1, MODULATION_BYTES // (row * n_sharing))
         self._block = -1
         self._made: dict[str, Array] = {}
+        self._n_guided = 0
+        self.push: Array | None = None
+        """Conditional less null velocity [takes, ...] where both were evaluated last, if it is used again."""
 
     def at(self, t: float) -> tuple[Array, Array, Array]:
         """Tokens [1, n, d], modulation [1, n_t, v, d] and the null row's modulation [1, 1, v, d]."""
@@ -51,6 +54,11 @@ class Conditions:
             self._made = self._conditioner(times=times, **self._inputs)
             self._block = block
         return self._made["tokens"], self._made["modulation"][i], self._made["null_modulation"][i]
+
+    def is_due(self, every: int) -> bool:
+        """Whether this guided evaluation is one of every `every` that need the null condition; counts it."""
+        self._n_guided += 1
+        return (self._n_guided - 1) % every == 0
 
 
 @dataclass(frozen=True)
@@ -64,30 +72,44 @@ class Asked:
     guided: bool
 
 
-def velocities(denoiser: Engine, asked: Sequence[Asked], guidance: float, timings: Timings) -> list[Array]:
-    """The velocity of every window, shaped like its latents, in one call of the denoiser per few takes."""
+def velocities(
+    denoiser: Engine, asked: Sequence[Asked], guidance: float, timings: Timings, every: int = 1
+) -> list[Array]:
+    """The velocity of every window, shaped like its latents, in one call of the denoiser per few takes.
+
+    With `every` above 1 guidance is exact on every such evaluation of a window only; between them it pushes
+    as far as the last time.
+    """
+    fresh = [one.guided and one.conditions.is_due(every) for one in asked]
     with timings("conditioner"):
         rows = [one.conditions.at(one.t) for one in asked]
     parts: list[list[Array]] = [[] for _ in asked]
+    pushes: list[list[Array]] = [[] for _ in asked]
     for first in range(0, len(asked[0].latents), LATENTS_PER_CALL):
         views = [one.latents[first : first + LATENTS_PER_CALL] for one in asked]
-        feed = _feed(asked, views, rows)
+        feed = _feed(fresh, views, rows)
         with timings("denoiser"):
             v = denoiser(**feed)["velocity"]
         n_takes, null = len(views[0]), len(asked) * len(views[0])
         for i, one in enumerate(asked):
             part = v[i * n_takes : (i + 1) * n_takes]
-            if one.guided:
+            if fresh[i]:
+                pushes[i].append(part - v[null : null + n_takes])
                 part = guide(part, v[null : null + n_takes], guidance)
                 null += n_takes
+            elif one.guided and one.conditions.push is not None:
+                part = part + (guidance - 1) * one.conditions.push[first : first + n_takes]
             parts[i].append(part)
+    for one, made in zip(asked, pushes, strict=True):
+        if made and every > 1:
+            one.conditions.push = np.concatenate(made)
     return [takes[0] if len(takes) == 1 else np.concatenate(takes) for takes in parts]
 
 
 def _feed(
-    asked: Sequence[Asked], views: Sequence[Array], rows: Sequence[tuple[Array, Array, Array]]
+    fresh: Sequence[bool], views: Sequence[Array], rows: Sequence[tuple[Array, Array, Array]]
 ) -> dict[str, Array]:
-    """What the denoiser is given: the conditional rows of all windows, then the null rows of the guided ones.
+    """What the denoiser is given: the conditional rows of all windows, then the null rows of the `fresh`.
 
     The embedded conditions of a null row are exactly zero (spec B4).
     """
@@ -95,8 +117,8 @@ def _feed(
     latents = list(views)
     tokens = [np.repeat(row[0], n_takes, axis=0) for row in rows]
     modulation = [np.repeat(row[1], n_takes, axis=0) for row in rows]
-    for i, one in enumerate(asked):
-        if one.guided:
+    for i, needs_null in enumerate(fresh):
+        if needs_null:
             latents.append(views[i])
             tokens.append(np.zeros_like(tokens[i]))
             modulation.append(np.broadcast_to(rows[i][2], modulation[i].shape))

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,16 @@ from taro_rt.engines.errors import (
     EngineError,
     OptionsError,
 )
-from taro_rt.engines.ort import OrtEngine, usable_cores
+from taro_rt.engines.machine import usable_cores
+from taro_rt.engines.ort import OrtEngine
 from taro_rt.engines.stages import GRAPHS
+
+HAS_OPENVINO = find_spec("openvino") is not None
+BACKENDS = [
+    "onnxruntime",
+    "eager",
+    pytest.param("openvino", marks=pytest.mark.skipif(not HAS_OPENVINO, reason="openvino is not installed")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +45,9 @@ def engines(bundle: Bundle) -> Engines:
 
 
 def test_auto_takes_onnx_runtime(bundle: Bundle) -> None:
-    assert available() == {"onnxruntime": "", "eager": ""}
+    reasons = available()
+    assert list(reasons) == ["onnxruntime", "openvino", "eager"]
+    assert (reasons["onnxruntime"], reasons["eager"]) == ("", "")
     loaded = load_engines(bundle)
     assert loaded.backend == "onnxruntime"
     assert {loaded.backend} == {getattr(loaded, graph).backend for graph in GRAPHS}
@@ -46,6 +57,7 @@ def test_auto_falls_back_to_eager_without_onnx_runtime(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     assert load_engines(bundle).backend == "eager"
 
 
@@ -53,6 +65,7 @@ def test_a_missing_backend_tells_the_command_and_what_is_there(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(
         BackendUnavailable,
         match=r"needs onnxruntime: pip install 'taro-rt\[cpu\]'; available here: eager",
@@ -64,12 +77,18 @@ def test_a_missing_backend_tells_the_command_and_what_is_there(
 
 
 def test_unknown_choices_are_usage_errors_that_list_the_known_ones(bundle: Bundle) -> None:
-    with pytest.raises(OptionsError, match="expected auto, onnxruntime, eager, got 'tensorflow'"):
+    with pytest.raises(OptionsError, match="expected auto, onnxruntime, openvino, eager, got 'tensorflow'"):
         load_engines(bundle, "tensorflow")
     with pytest.raises(OptionsError, match="expected one of cpu, cuda, got 'tpu'"):
         load_engines(bundle, device="tpu")
     with pytest.raises(OptionsError, match="threads: expected 1 to 512, got 0"):
         load_engines(bundle, threads=0)
+    with pytest.raises(OptionsError, match="precision: expected one of auto, float32, bfloat16, got 'int4'"):
+        load_engines(bundle, precision="int4")
+    with pytest.raises(
+        OptionsError, match="onnxruntime computes in float32 only, got bfloat16; use openvino"
+    ):
+        load_engines(bundle, "onnxruntime", precision="bfloat16")
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "eager"])
@@ -82,7 +101,7 @@ def test_cuda_without_a_usable_gpu_is_unavailable(bundle: Bundle, backend: str) 
         load_engines(bundle, backend, device="cuda")
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "eager"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_every_engine_gives_what_its_contract_says(bundle: Bundle, backend: str) -> None:
     engines = load_engines(bundle, backend, threads=1)
     for graph in GRAPHS:
@@ -97,7 +116,7 @@ def test_every_engine_gives_what_its_contract_says(bundle: Bundle, backend: str)
             assert np.isfinite(array).all() and array.std() > 0
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "eager"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_an_engine_refuses_feeds_that_do_not_fit_and_calls_after_close(bundle: Bundle, backend: str) -> None:
     engines = load_engines(bundle, backend, threads=1)
     mel = np.zeros((1, 815, 64), np.float32)

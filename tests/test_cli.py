@@ -112,6 +112,7 @@ def test_json_gives_one_record_on_stdout_and_progress_lines_on_stderr(run: Run, 
     assert record["output"] == str(video.with_name("clip.taro.mp4")) and record["seed"] == 3
     assert record["video_s"] == pytest.approx(DURATION_S) and record["audio_s"] == pytest.approx(DURATION_S)
     assert record["backend"] == "onnxruntime" and record["warnings"] == []
+    assert record["precision"] == "float32" and record["reason"]
     assert all(seconds >= 0 for seconds in record["timings_s"].values())
     lines = [json.loads(line) for line in result.stderr.splitlines()]
     stages = list(dict.fromkeys(line["stage"] for line in lines))
@@ -274,6 +275,7 @@ CASES: dict[str, tuple[Case, int, str]] = {
     "too many threads": (lambda d, v, b: [v, "--threads", 5000], 2, "512"),
     "backend": (lambda d, v, b: [v, "--backend", "abacus"], 2, "abacus"),
     "device": (lambda d, v, b: [v, "--device", "cuda", "--backend", "onnxruntime"], 4, "cuda"),
+    "precision": (lambda d, v, b: [v, "--precision", "int4"], 2, "int4"),
     "start": (lambda d, v, b: [v, "--start", 9], 5, "from 9 s on"),
     "end": (lambda d, v, b: [v, "--start", 1, "--end", 0.5], 2, "end"),
     "audio": (lambda d, v, b: [v, "--audio", "louder"], 2, "keep-as-second-track"),
@@ -285,6 +287,10 @@ CASES: dict[str, tuple[Case, int, str]] = {
     "no onset file": (lambda d, v, b: [v, "--onsets", d / "none.json"], 2, "none.json"),
     "late onset": (lambda d, v, b: [v, "--onsets", beyond(d)], 2, "99"),
 }
+
+
+ENGINES = ("threads", "too many threads", "backend", "device", "precision")
+"""Cases that only loading the engines can see."""
 
 
 @pytest.mark.parametrize("json_wanted", [False, True], ids=["text", "json"])
@@ -305,9 +311,7 @@ def test_bad_input_ends_in_one_line_that_names_it(
         assert error["exit_code"] == exit_code and error["type"].endswith(("Error", "Unavailable"))
         message = error["message"]
         stages = {json.loads(line)["stage"] for line in result.stderr.splitlines()}
-        assert "load" not in stages or case in ("threads", "too many threads", "backend", "device"), (
-            "engines loaded for nothing"
-        )
+        assert "load" not in stages or case in ENGINES, "engines loaded for nothing"
     else:
         assert result.stdout == "" and result.stderr.count("\n") == 1
         assert result.stderr.startswith("taro-rt: ")

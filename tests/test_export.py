@@ -20,10 +20,10 @@ from taro_rt.engines.errors import BuildError, BundleError
 from taro_rt.engines.nets.networks import WEIGHTS_OF
 from taro_rt.engines.nets.vae import Vae
 from taro_rt.engines.ort import OrtEngine
-from taro_rt.engines.stages import GRAPHS, contracts
+from taro_rt.engines.stages import GRAPHS, contracts, typical_inputs
 from taro_rt.export.onnx import export_graph
 from taro_rt.export.package import export_bundle, inference_form, put_in_place
-from taro_rt.export.parity import BATCHES, LIMITS, compare, deviation, example, measure
+from taro_rt.export.parity import BATCHES, LIMITS, SIZES, compare, deviation, measure
 from taro_rt.export.weights import Storage, write_weights
 
 
@@ -61,7 +61,7 @@ def test_onnx_runtime_agrees_with_eager_pytorch(
     backends: tuple[Engines, Engines], graph: str, batch: int
 ) -> None:
     runtime, eager = (getattr(engines, graph) for engines in backends)
-    feed = example(runtime.contract, batch)
+    feed = typical_inputs(runtime.contract, seed=batch, b=batch, **SIZES)
     got, want = runtime(**feed), eager(**feed)
     for name in want:
         found, limit = deviation(got[name], want[name]), LIMITS[graph]

@@ -15,7 +15,7 @@ import parity
 import pytest
 from released import write_released
 
-from taro_rt.engines.backends import Engines
+from taro_rt.engines.backends import Choice, Engines
 from taro_rt.engines.eager import EagerEngine
 from taro_rt.engines.stages import contracts
 from taro_rt.export.checkpoints import read_released
@@ -40,7 +40,7 @@ def engines(fixtures: parity.Fixtures, tmp_path_factory: pytest.TempPathFactory)
     shutil.rmtree(folder)
     promised = contracts(CONFIG.geometry())
     made = {name: EagerEngine(module, promised[name]) for name, module in networks.graphs().items()}
-    yield Engines(**made, backend="eager")
+    yield Engines(**made, choice=Choice("eager", "float32", "asked for"))
 
 
 @pytest.mark.parametrize("name", FILES)

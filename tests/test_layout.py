@@ -22,9 +22,9 @@ MAY_IMPORT = {
     "integrations": set(),
 }
 """Arrows point down only (by folder)."""
-TORCH_IN_ENGINES = re.compile(r"engines/(nets/(?!config\.py).*|eager\.py|cuda\.py)")
+TORCH_IN_ENGINES = re.compile(r"engines/(nets/(?!config\.py).*|eager\.py|released\.py|cuda\.py)")
 """Where an engine may know PyTorch and our kernels."""
-HEAVY = {"torch", "onnxruntime", "av", "soundfile", "numpy"}
+HEAVY = {"torch", "onnxruntime", "openvino", "av", "soundfile", "numpy"}
 
 
 def imports(source: str) -> Iterator[tuple[str, bool]]:
@@ -62,6 +62,8 @@ def broken_rules(path: str, source: str) -> list[str]:
             found.append(f"{path} imports {top} before a command needs it")
         if top == "onnxruntime" and folder in FOLDERS and path != "engines/ort.py":
             found.append(f"{path} imports onnxruntime: only engines/ort.py knows it")
+        if top == "openvino" and folder in FOLDERS and path != "engines/ov.py":
+            found.append(f"{path} imports openvino: only engines/ov.py knows it")
         if folder == "integrations" and top == "taro_rt":
             found.append(f"{path} imports ours: integrations speak to the command line or HTTP only")
     return found
@@ -93,6 +95,7 @@ def test_imports_only_point_down() -> None:
         ("engines/nets/config.py", "from torch import nn"),
         ("engines/backends.py", "import taro_rt.kernels.adaln"),
         ("engines/backends.py", "import onnxruntime as ort"),
+        ("engines/ort.py", "import openvino as ov"),
         ("runtime/pipeline.py", "from torch import nn"),
         ("runtime/pipeline.py", "def f():\n    from taro_rt.export import package"),
         ("runtime/cli.py", "from taro_rt.export import package"),

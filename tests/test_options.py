@@ -44,7 +44,8 @@ def test_what_is_asked_takes_the_place_of_a_default() -> None:
         ({"guidance_high": -0.1}, "guidance_high: expected a number, 0 to 1, got -0.1"),
         ({"guidance_low": 0.6, "guidance_high": 0.5}, "guidance_low: expected at most guidance_high (0.5)"),
         ({"onsets": [1.5]}, "onsets: expected Onset(time_s, strength) objects"),
-        ({"method": "rk4"}, "method: expected sde, ode, heun, got 'rk4'"),
+        ({"guidance_every": 0}, "guidance_every: expected a whole number, 1 to 1000, got 0"),
+        ({"method": "rk4"}, "method: expected sde, ode, heun, dpm++, dpm++2m, got 'rk4'"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_name(asked: dict[str, Any], fault: str) -> None:

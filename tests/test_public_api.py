@@ -10,7 +10,7 @@ import pytest
 import taro_rt
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = {"numpy", "av", "onnxruntime", "torch", "soundfile", "rich"}
+HEAVY = {"numpy", "av", "onnxruntime", "openvino", "torch", "soundfile", "rich"}
 
 
 def imported(*arguments: str) -> set[str]:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import pytest
+
+from taro_rt.runtime.bench.record import summary
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,3 +35,66 @@ def test_first_screen_names_two_commands_that_exist() -> None:
     targets = (ROOT / "Makefile").read_text("utf-8")
     assert [command[0] for command in commands] == ["make", "make"]
     assert all(re.search(rf"^{command[1]}:", targets, re.MULTILINE) for command in commands)
+
+
+def made_by(name: str) -> ModuleType:
+    """A script of benchmarks/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def bench_record() -> dict[str, object]:
+    """Two rows that were timed, one that was not, and a fast one."""
+    runs = [{"wall": 1.0, "denoiser": 0.6, "read": 0.2}]
+    times = {"cold_s": 2.0, "load_s": 0.5, "peak_mb": 300.0, "runs": 1}
+    timed = {**times, **summary(runs, {"denoiser": 10.0}, {"float32": 100.0}, "float32"), "timed": True}
+    rows = [
+        {"name": name, "ratio": ratio, **timed} for name, ratio in (("released recipe", 1.0), ("new", 2.0))
+    ]
+    refused = {"name": "odd", "timed": False, "why_not": "velocity 1.0e-01, 1.0e-04 allowed"}
+    return {
+        "device": {"cores": 2, "processor": "P", "vectors": "AVX2"},
+        "versions": {"taro-rt": "0.1.0"},
+        "workload": {
+            "bundle": "b",
+            "parameters_mb": 15,
+            "seconds": 8.0,
+            "height": 720,
+            "takes": 1,
+            "threads": 2,
+            "sampler": {"steps": 25, "guidance": 8.0},
+        },
+        "roofline": {"gemm_gflops": {"float32": 181.0}, "copy_gb_s": 30.0},
+        "exact": [*rows, refused],
+        "fast": [{"name": "new, 12 steps", "options": {"steps": 12}, **timed, "ratio": 4.0}],
+    }
+
+
+def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, plot = made_by("table"), made_by("plot")
+    folder = tmp_path / "device"
+    folder.mkdir()
+    (folder / "bench-b.json").write_text(json.dumps(bench_record()))
+    figures = {"onset_f1": {"100": 0.8}, "fd": 6.0, "class_accuracy": 0.3}
+    settings = {
+        "exact": {"options": {}, "generated": figures},
+        "less": {"options": {"steps": 12}, "generated": figures},
+    }
+    (folder / "fast.json").write_text(json.dumps({"settings": settings}))
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    text = table.speed()
+    assert "| new | 2.00 | 1.00 | 1.00 | 1.00 | 2.0 | 0.50 | 300 | 10% |" in text
+    assert "| odd | not timed: velocity" in text and "0.60 (17%)" in text
+    assert "| new, 12 steps | 4.00 | 1.00 | 0.80 | 6.00 | 30% |" in text
+    assert "| TARO | 0.58 | 258 |" in text and "not measured here" in text
+    drawn = ElementTree.fromstring(plot.latency(bench_record()))
+    assert sum(element.tag.endswith("rect") for element in drawn) == 1 + 8 + 2 * (8 + 1)
+
+
+def test_every_picture_that_the_readme_shows_is_there() -> None:
+    shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert [path for path in shown if not (ROOT / path).is_file()] == []

@@ -59,7 +59,7 @@ def test_the_released_grid_falls_in_even_steps_and_ends_at_zero() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 25, 100])
 def test_every_grid_starts_at_noise_and_ends_at_data(steps: int) -> None:
-    for method in ("sde", "ode", "heun"):
+    for method in ("sde", "ode", "heun", "dpm++", "dpm++2m"):
         grid = time_grid(method, steps)
         assert len(grid) == steps + 1 and grid[0] == 1 and grid[-1] == 0
         assert (np.diff(grid) < 0).all()
@@ -195,6 +195,61 @@ def test_heun_is_of_second_order_and_euler_of_first() -> None:
 
     assert error("ode", 20) / error("ode", 40) == pytest.approx(2, rel=0.25)
     assert error("heun", 20) < error("ode", 20) / 5
+
+
+def gaussian_mean(method: str, steps: int) -> float:
+    """Where x = 1 goes without noise, from t = 1 to 0.25, for Gaussian data."""
+    grid = np.append(np.linspace(1, 0.25, steps + 1), 0).astype(np.float32)
+    reached: list[Array] = []
+
+    def velocity(x: Array, t: float, guided: bool) -> Array:
+        reached.append(x)
+        return gaussian_velocity("linear", 0.5)(x, t)
+
+    sample(velocity, np.ones(1, np.float32), no_noise, settings(method), grid)
+    return float(reached[-1][0])
+
+
+def test_the_exponential_solvers_are_of_first_and_second_order() -> None:
+    """All three solve the same SDE: what Euler-Maruyama tends to is where they go."""
+    limit = gaussian_mean("dpm++2m", 3000)
+    assert gaussian_mean("sde", 3000) == pytest.approx(limit, abs=2e-4)
+
+    def error(method: str, steps: int) -> float:
+        return abs(gaussian_mean(method, steps) - limit)
+
+    assert error("dpm++", 20) / error("dpm++", 40) == pytest.approx(2, rel=0.15)
+    assert error("dpm++2m", 20) / error("dpm++2m", 40) == pytest.approx(4, rel=0.25)
+    assert error("dpm++2m", 20) < error("dpm++", 20) / 4 and error("dpm++", 20) < error("sde", 20)
+
+
+@pytest.mark.parametrize(("method", "steps", "off"), [("dpm++", 100, 0.04), ("dpm++2m", 12, 0.03)])
+def test_the_exponential_solvers_reach_the_gaussian_data(method: str, steps: int, off: float) -> None:
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal(50_000, np.float32)
+    draws = {i: rng.standard_normal(50_000, np.float32) for i in range(steps)}
+    velocity = Recorder(gaussian_velocity("linear", 0.5))
+    got = sample(velocity, start, draws.__getitem__, settings(method, steps))
+    assert got.std() == pytest.approx(0.5, rel=off)
+
+
+@pytest.mark.parametrize("method", ["dpm++", "dpm++2m"])
+@pytest.mark.parametrize("steps", [1, 4, 12])
+def test_the_exponential_solvers_reach_a_single_data_point_in_any_number_of_steps(
+    method: str, steps: int
+) -> None:
+    point = np.float32(0.75)
+    start = np.random.default_rng(0).standard_normal(100, np.float32)
+    draws = np.random.default_rng(1).standard_normal((steps, 100), np.float32)
+    got = sample(
+        Recorder(lambda x, t: (x - point) / np.float32(t)), start, draws.__getitem__, settings(method, steps)
+    )
+    np.testing.assert_allclose(got, point, atol=1e-5)
+
+
+def test_the_exponential_solvers_refuse_a_path_they_do_not_solve() -> None:
+    with pytest.raises(OptionsError, match=r"dpm\+\+ is for the linear path, got 'vp'"):
+        sample(Recorder(), np.zeros(4, np.float32), no_noise, settings("dpm++", path="vp"))
 
 
 @pytest.mark.parametrize("method", ["sde", "ode", "heun"])

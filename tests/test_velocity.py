@@ -123,6 +123,26 @@ def test_calls_stay_small_however_many_the_takes() -> None:
     assert max(len(feed["latents"]) for feed in net.feeds) <= 2 * velocity.LATENTS_PER_CALL
 
 
+@pytest.mark.parametrize("takes", [1, 5])
+def test_guidance_is_evaluated_every_second_time_and_pushes_as_far_between(takes: int) -> None:
+    net, on, x = denoiser(), conditions(), latents(takes)
+    asked = [Asked(x, on, float(TIMES[i]), i > 0) for i in range(6)]
+    got = [velocities(net, [one], 8.0, Timings(), every=2)[0] for one in asked]
+    rows = [sum(len(f["latents"]) for f in net.feeds)]
+    push = 0.5 * np.sin(x) + 0.25  # conditional less null, at every time
+    for one, v in zip(asked, got, strict=True):
+        conditional = (one.t + 0.5) * np.sin(x) + 0.25
+        np.testing.assert_allclose(v, conditional + 7 * push * one.guided, atol=1e-4)
+    assert rows == [takes * (6 + 3)]
+
+
+def test_guidance_of_every_time_is_the_plain_one_to_the_bit() -> None:
+    asked = [Asked(latents(2), conditions(), float(TIMES[9]), True)]
+    (plain,) = velocities(denoiser(), asked, 8.0, Timings())
+    (every,) = velocities(denoiser(), asked, 8.0, Timings(), every=1)
+    assert np.array_equal(plain, every)
+
+
 def test_conditions_are_made_once_when_they_fit() -> None:
     net = conditioner()
     made = conditions(net)

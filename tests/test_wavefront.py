@@ -17,7 +17,7 @@ from taro_rt.runtime.velocity import Asked, Conditions
 from taro_rt.runtime.wavefront import Run, Wavefront
 from taro_rt.runtime.windows import cut, merge
 
-Method = Literal["sde", "ode", "heun"]
+Method = Literal["sde", "ode", "heun", "dpm++2m"]
 LENGTH = 20
 RNG = np.random.default_rng(0)
 START = RNG.standard_normal((2, 3, 2000, 4), np.float32)
@@ -70,7 +70,7 @@ def spread(n: int, hop: int) -> list[int]:
     return [k * hop for k in range(n)]
 
 
-@pytest.mark.parametrize("method", ["sde", "ode", "heun"])
+@pytest.mark.parametrize("method", ["sde", "ode", "heun", "dpm++2m"])
 @pytest.mark.parametrize("offsets", [[0], [0, 15], spread(9, 15), spread(9, 8), [0, 10, 15, 30, 49]])
 def test_a_wavefront_equals_joint_sampling_to_the_bit(method: Method, offsets: list[int]) -> None:
     defaults = SamplerDefaults(steps=7, method=method)

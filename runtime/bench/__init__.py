@@ -1,0 +1,1 @@
+"""`taro-rt bench`: what every backend costs on this machine, beside what it should cost at least."""

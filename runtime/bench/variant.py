@@ -1,0 +1,93 @@
+"""What is measured: a way of computing, and how it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from taro_rt.engines.backends import Engines, available, load_engines
+from taro_rt.engines.bundle import Bundle
+from taro_rt.engines.errors import OptionsError
+
+RELEASED = "released"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the table."""
+
+    name: str
+    backend: str
+    """One of the backends, or `RELEASED`: PyTorch as in the released script."""
+    precision: str
+    without: tuple[str, ...] = ()
+    """Parts of the released recipe that are left out."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Sampler options that make it fast rather than exact."""
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Variant:
+        """The inverse of `asdict`."""
+        return Variant(**{**data, "without": tuple(data["without"])})
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain containers."""
+        return asdict(self)
+
+    def load(self, bundle: Bundle, threads: int | None) -> Engines:
+        """Its engines. Raises `BundleError` or `EngineError`."""
+        if self.backend != RELEASED:
+            return load_engines(bundle, self.backend, None, threads, self.precision)
+        from taro_rt.engines.released import Recipe, load_released
+
+        return load_released(bundle, Recipe(**dict.fromkeys(self.without, False)), threads)
+
+
+def exact_variants(backend: str = "auto") -> list[Variant]:
+    """Every way of computing the same, as far as it is installed here: the slowest first.
+
+    With `backend` named only that one, beside the baseline. Raises `OptionsError`.
+    """
+    reasons = available()
+    if backend not in ("auto", *reasons):
+        raise OptionsError(f"backend: expected auto, {', '.join(reasons)}, got {backend!r}")
+    wanted = [name for name, why in reasons.items() if not why and backend in ("auto", name)]
+    found = [] if reasons["eager"] else _released(whole=backend != "auto")
+    for name in ("eager", "onnxruntime", "openvino"):
+        if name in wanted:
+            found += [Variant(f"{name} {p}", name, p) for p in _precisions(name)]
+    return found
+
+
+def fast_variants(best: Variant) -> list[Variant]:
+    """Settings that change the sound, on the fastest exact way of computing."""
+    return [
+        Variant(f"{best.name}, {name}", best.backend, best.precision, (), options)
+        for name, options in FAST.items()
+    ]
+
+
+FAST: dict[str, dict[str, Any]] = {
+    "dpm++, 15 steps": {"method": "dpm++", "steps": 15},
+    "dpm++2m, 12 steps": {"method": "dpm++2m", "steps": 12},
+    "dpm++2m, 8 steps": {"method": "dpm++2m", "steps": 8},
+    "guidance every 2nd": {"guidance_every": 2},
+    "dpm++2m, 12 steps, guidance every 2nd": {"method": "dpm++2m", "steps": 12, "guidance_every": 2},
+}
+"""By name: options that trade likeness for time; benchmarks/fast.py measures what each costs."""
+
+
+def _released(whole: bool) -> list[Variant]:
+    """The released recipe, and the same with one surplus after the other left out."""
+    parts = ("alignment_head", "modulation_every_step", "surplus")
+    names = ("released recipe", "… no alignment head", "… modulation once", "… no surplus frames")
+    made = [Variant(name, RELEASED, "bfloat16", parts[:k]) for k, name in enumerate(names)]
+    return made[:1] if whole else made
+
+
+def _precisions(backend: str) -> tuple[str, ...]:
+    if backend != "openvino":
+        return ("float32",)
+    from taro_rt.engines.ov import precisions
+
+    return tuple(reversed(precisions()))

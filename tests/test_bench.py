@@ -1,0 +1,191 @@
+"""The benchmark: what it gates, counts and says, on real engines of a tiny bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from golden import BFLOAT16_TIMES
+from typer.testing import CliRunner
+
+from taro_rt.engines.backends import available
+from taro_rt.engines.bundle import Bundle, SamplerDefaults
+from taro_rt.engines.errors import EngineError, OptionsError
+from taro_rt.runtime.bench import gate, released, roofline, run, workload
+from taro_rt.runtime.bench.record import STAGES, percentiles, summary
+from taro_rt.runtime.bench.run import Plan, measure
+from taro_rt.runtime.bench.show import lines
+from taro_rt.runtime.bench.variant import RELEASED, Variant, exact_variants
+from taro_rt.runtime.cli import app
+from taro_rt.runtime.probe import probe
+from taro_rt.runtime.sampler import sample
+
+SMALL = {"runs": 1, "seconds": 0.5, "size": 64, "threads": 1, "roofline": (64, 1 << 20)}
+
+
+@pytest.fixture(scope="module")
+def record(tiny_bundle: Path) -> dict[str, Any]:
+    """A benchmark of ONNX Runtime beside the baseline."""
+    return measure(Plan(bundle=str(tiny_bundle), backend="onnxruntime", **SMALL))
+
+
+def test_the_baseline_is_row_one_and_others_are_ratios_to_it(record: dict[str, Any]) -> None:
+    names = [row["name"] for row in record["exact"]]
+    assert names == ["released recipe", "onnxruntime float32"]
+    first, second = record["exact"]
+    assert first["ratio"] == 1
+    assert second["ratio"] == pytest.approx(first["wall_s"]["p50"] / second["wall_s"]["p50"], abs=1e-2)
+    assert [row["options"] for row in record["fast"]] and all("ratio" in row for row in record["fast"])
+
+
+def test_a_row_tells_stages_percentiles_memory_and_what_was_reached(record: dict[str, Any]) -> None:
+    row = record["exact"][1]
+    stages = row["stages"]
+    assert list(stages) == list(STAGES)
+    assert row["cold_s"] > row["wall_s"]["p50"] > sum(stage["p50"] for stage in stages.values()) * 0.5
+    assert row["peak_mb"] > 20 and row["load_s"] > 0 and row["load_empty_cache_s"] > 0
+    denoiser, rate = stages["denoiser"], record["roofline"]["gemm_gflops"]["float32"]
+    assert denoiser["gflops"] == pytest.approx(denoiser["gflop"] / denoiser["p50"], rel=0.05)
+    assert denoiser["of_roofline"] == pytest.approx(denoiser["gflops"] / rate, rel=0.05)
+    assert {"gflop"} & set(stages["read"]) == set()
+
+
+def test_the_record_says_on_what_and_with_what_it_was_made(record: dict[str, Any]) -> None:
+    assert set(record) == {
+        "device",
+        "versions",
+        "commit",
+        "workload",
+        "roofline",
+        "reference",
+        "exact",
+        "fast",
+    }
+    assert record["reference"] == "eager float32"
+    assert {"taro-rt", "numpy", "onnxruntime"} <= set(record["versions"])
+    assert record["workload"]["seconds"] == 0.5 and record["workload"]["sampler"]["steps"] == 25
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_the_table_has_a_line_for_every_row(record: dict[str, Any]) -> None:
+    text = list(lines(record))
+    for row in (*record["exact"], *record["fast"]):
+        assert sum(line.startswith(row["name"]) for line in text) >= 1
+
+
+def test_what_is_beyond_its_tolerance_is_not_timed(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: dict[str, Any]
+) -> None:
+    def ask(bench: run._Bench, task: str, **more: Any) -> dict[str, Any]:
+        off = 2e-4 if "reference" not in more["file"] else 0.0
+        arrays = {name: np.full(3, 1 + off * (name == "velocity")) for name in gate.TOLERANCES["float32"]}
+        np.savez(more["file"], **arrays)
+        return {"load_s": 0.1}
+
+    monkeypatch.setattr(run._Bench, "ask", ask)
+    bench = run._Bench(Plan(), Bundle.open(tiny_bundle), tmp_path)
+    row = bench.row(Variant("onnxruntime float32", "onnxruntime", "float32"), {})
+    assert not row["timed"] and "wall_s" not in row and row["why_not"].startswith("velocity 2.0e-04")
+    shown = lines({**record, "exact": [record["exact"][0], row]})
+    assert any("not timed: velocity" in line for line in shown)
+
+
+def test_every_installed_way_of_computing_is_a_variant() -> None:
+    found = exact_variants()
+    assert [v.name for v in found][:4] == [
+        "released recipe",
+        "… no alignment head",
+        "… modulation once",
+        "… no surplus frames",
+    ]
+    assert {v.backend for v in found} == {RELEASED, *(b for b, why in available().items() if not why)}
+    for variant in found:
+        assert Variant.from_json(json.loads(json.dumps(variant.as_json()))) == variant
+    with pytest.raises(OptionsError, match=r"backend: expected auto, .*, got 'abacus'"):
+        exact_variants("abacus")
+
+
+@pytest.mark.parametrize(("name", "value"), [("runs", 0), ("seconds", 0.1), ("size", 1), ("takes", 0)])
+def test_a_plan_that_cannot_be_is_refused(name: str, value: float) -> None:
+    with pytest.raises(OptionsError, match=f"{name}: expected "):
+        replace(Plan(), **{name: value})
+
+
+def test_a_worker_that_fails_says_what_it_said(tiny_bundle: Path, tmp_path: Path) -> None:
+    bench = run._Bench(Plan(), Bundle.open(tiny_bundle), tmp_path)
+    with pytest.raises(EngineError, match=r"bench: outputs of odd failed: .*abacus"):
+        bench.ask("outputs", variant=Variant("odd", "abacus", "float32").as_json(), file="x")
+
+
+def test_percentiles_and_sums_are_those_of_the_runs() -> None:
+    runs = [{"wall": float(k), "denoiser": k / 2} for k in (1, 2, 3)]
+    made = summary(runs, {"denoiser": 10.0}, {"float32": 100.0}, "float32")
+    assert made["wall_s"] == {"p50": 2.0, "p90": 2.8, "p99": 2.98} == percentiles([1, 2, 3])
+    assert made["stages"]["denoiser"]["gflops"] == 10.0 and made["of_roofline"] == 0.05
+    assert summary(runs, {"denoiser": 10.0}, {}, "float32")["stages"]["denoiser"].get("of_roofline") is None
+
+
+def test_the_gate_sees_what_is_missing_misshapen_or_not_finite() -> None:
+    good = np.ones((2, 3), np.float32)
+    assert gate.relative_rms(good * np.float32(1.01), good) == pytest.approx(0.01, rel=1e-3)
+    assert gate.relative_rms(good[:1], good) == float("inf")
+    assert gate.relative_rms(good * np.float32("nan"), good) == float("inf")
+    assert gate.faults({"a": float("nan")}, {"a": 1.0}) == ["a nan, 1.0e+00 allowed"]
+
+
+def test_a_trajectory_in_bfloat16_is_held_to_that_of_the_released_recipe() -> None:
+    assert gate.tolerances("bfloat16", 0.014)["trajectory"] == 0.014
+    assert gate.tolerances("float32", 0.014) == gate.TOLERANCES["float32"]
+
+
+def test_the_roofline_knows_every_precision_that_is_installed() -> None:
+    made = roofline.measure(1, side=64, copied_bytes=1 << 20)
+    assert made["gemm_gflops"]["float32"] > 0 and made["copy_gb_s"] > 0
+    assert set(made["gemm_gflops_by_library"]["float32"]) >= {"numpy"}
+
+
+def test_the_video_is_a_real_one(tmp_path: Path) -> None:
+    workload.write_video(tmp_path / "a.mp4", 1.0, 90)
+    info = probe(tmp_path / "a.mp4")
+    assert (info.width, info.height, info.duration_s) == (160, 90, 1.0)
+
+
+def test_the_released_grid_is_the_published_one() -> None:
+    assert np.array_equal(released.time_grid(25), BFLOAT16_TIMES)
+    torch = pytest.importorskip("torch")
+    values = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+    assert np.array_equal(released.rounded(values), torch.from_numpy(values).bfloat16().float().numpy())
+
+
+def test_the_released_sampler_is_the_sampler_up_to_rounding() -> None:
+    rng = np.random.default_rng(0)
+    start, draws = rng.standard_normal(5000, np.float32), rng.standard_normal((25, 5000), np.float32)
+
+    def velocity(x: np.ndarray, t: float, guided: bool) -> np.ndarray:
+        return (x * np.float32(0.7) + np.float32(guided)).astype(np.float32)
+
+    settings = SamplerDefaults()
+    got = released.sample(velocity, start, draws.__getitem__, settings)
+    want = sample(velocity, start, draws.__getitem__, settings)
+    assert 1e-4 < gate.relative_rms(got, want) < 0.03
+
+
+def test_the_command_writes_the_record_and_prints_the_table(
+    record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Plan] = []
+    monkeypatch.setattr(run, "measure", lambda plan, progress: plans.append(plan) or record)
+    target = tmp_path / "bench.json"
+    asked = ["bench", "--runs", "2", "--seconds", "0.5", "--size", "64", "--no-fast", "-o", str(target)]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert plans == [Plan(runs=2, seconds=0.5, size=64, fast=False)]
+    assert done.stdout.splitlines() == list(lines(record)) and json.loads(target.read_text()) == record
+    again = CliRunner().invoke(app, asked)
+    assert again.exit_code == 5 and "bench.json" in again.stderr
+    as_json = CliRunner().invoke(app, [*asked, "--force", "--json"])
+    assert json.loads(as_json.stdout) == record
