@@ -20,6 +20,11 @@ A message says what was expected, what came, and what to do. Knows nothing of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
 
 class TaroError(Exception):
     """Root of the tree; `exit_code` is what the command line returns."""
@@ -87,3 +92,15 @@ class Cancelled(TaroError):
     """Work was stopped by the caller; no unfinished output is left."""
 
     exit_code = 130
+
+
+def attempt(
+    failures: type[Exception] | tuple[type[Exception], ...],
+    work: Callable[[], Result],
+    error: Callable[[str], TaroError],
+) -> Result:
+    """What `work` gives; a library's `failures` become `error` of what they say, in one line."""
+    try:
+        return work()
+    except failures as failure:
+        raise error(" ".join(str(failure).split())) from failure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,13 @@ from onnxruntime.capi import onnxruntime_pybind11_state as status
 
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.contract import Array, Contract, TensorSpec
-from taro_rt.engines.errors import BackendUnavailable, BuildError, ContractError, EngineError
+from taro_rt.engines.errors import (
+    BackendUnavailable,
+    BuildError,
+    ContractError,
+    EngineError,
+    attempt,
+)
 from taro_rt.engines.machine import usable_cores
 from taro_rt.engines.watch import Watch
 
@@ -48,7 +53,8 @@ class OrtEngine:
         self._watch = watch or Watch()
         providers: list[Any] = [CUDA, CPU] if device == "cuda" else [CPU]
         options, version = session_options(threads), ort.__version__
-        session: ort.InferenceSession = _attempt(
+        session: ort.InferenceSession = attempt(
+            FAILURES,
             lambda: self._watch.run(
                 lambda: ort.InferenceSession(path, options, providers=providers),
                 lambda: options.set_load_cancellation_flag(True),
@@ -76,7 +82,8 @@ class OrtEngine:
             raise EngineError(f"{self.contract.graph}: this engine is closed; load it again")
         names, run = [spec.name for spec in self.contract.outputs], ort.RunOptions()
         run.log_severity_level = FATAL
-        outputs: list[Array] = _attempt(
+        outputs: list[Array] = attempt(
+            FAILURES,
             lambda: self._watch.run(
                 lambda: session.run(names, inputs, run), lambda: setattr(run, "terminate", True)
             ),
@@ -122,10 +129,3 @@ def _check(where: str, specs: tuple[TensorSpec, ...], found: list[Any]) -> None:
     if expected != got or any(node.type != "tensor(float)" for node in found):
         kinds = sorted({node.type for node in found})
         raise ContractError(f"{where}: expected float32 {', '.join(expected)}, got {kinds} {', '.join(got)}")
-
-
-def _attempt(work: Callable[[], Any], error: Callable[[str], EngineError]) -> Any:
-    try:
-        return work()
-    except FAILURES as failure:
-        raise error(" ".join(str(failure).split())) from failure

@@ -17,7 +17,13 @@ import numpy as np
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.cache import cache_folder
 from taro_rt.engines.contract import Array, Contract, TensorSpec
-from taro_rt.engines.errors import BackendUnavailable, BuildError, ContractError, EngineError
+from taro_rt.engines.errors import (
+    BackendUnavailable,
+    BuildError,
+    ContractError,
+    EngineError,
+    attempt,
+)
 from taro_rt.engines.machine import usable_cores
 from taro_rt.engines.watch import Watch
 
@@ -63,7 +69,8 @@ class OvEngine:
         self.contract = contract
         self._watch = watch or Watch()
         # A compilation cannot be broken off: an interrupt waits for its end.
-        compiled = _attempt(
+        compiled = attempt(
+            RuntimeError,
             lambda: self._watch.run(
                 lambda: _compile(path, contract, properties(precision, threads, folder)), lambda: None
             ),
@@ -82,7 +89,8 @@ class OvEngine:
         request = self._request
         if request is None:
             raise EngineError(f"{self.contract.graph}: this engine is closed; load it again")
-        _attempt(
+        attempt(
+            RuntimeError,
             lambda: self._run(request, inputs),
             lambda why: EngineError(f"{self.contract.graph}: OpenVINO stopped: {why}"),
         )
@@ -189,10 +197,3 @@ def _check(where: str, specs: tuple[TensorSpec, ...], found: list[Any]) -> None:
 
 def _size(dimension: Any) -> int | str:
     return "?" if dimension.is_dynamic else int(dimension.get_length())
-
-
-def _attempt(work: Callable[[], Any], error: Callable[[str], EngineError]) -> Any:
-    try:
-        return work()
-    except RuntimeError as failure:  # all that OpenVINO raises
-        raise error(" ".join(str(failure).split())) from failure

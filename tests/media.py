@@ -169,6 +169,16 @@ def with_data(picture: Path, target: Path, codec: str, first_s: float = 0.0) -> 
     return target
 
 
+def copy_picture(
+    container: av.container.InputContainer, out: av.container.OutputContainer, stream: av.VideoStream
+) -> None:
+    """All packets of the first picture, as they are, into `stream` of `out`."""
+    for packet in container.demux(video=0):
+        if packet.size:
+            packet.stream = stream
+            out.mux(packet)
+
+
 def turn(path: Path, quarter_turns: int) -> Path:
     """Make an mp4 ask its player for a counter-clockwise turn, by the matrix in its track header."""
     data = bytearray(path.read_bytes())

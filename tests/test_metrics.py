@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from taro_rt.training import metrics
+from taro_rt.training.evaluate import delivered
+from taro_rt.training.reconstruction import compare
 
 RNG = np.random.default_rng(0)
 
@@ -45,3 +47,27 @@ def test_the_gap_between_events_and_silence_is_measured(quiet_db: float) -> None
 
 def test_a_clip_without_a_silence_has_no_gap() -> None:
     assert metrics.loudness_gap_db(np.ones(16000, np.float32), np.array([0.3, 0.6])) is None
+
+
+def test_half_a_sound_is_6_db_off_in_spectrum_and_wave_and_has_the_same_mel() -> None:
+    whole = np.random.default_rng(0).standard_normal(16000).astype(np.float32) / 8
+    found = compare([whole], [0.5 * whole])
+    assert found["spectral_convergence"] == pytest.approx(0.5, abs=1e-4)
+    assert found["spectral_snr_db"] == pytest.approx(6.02, abs=0.01)
+    assert found["waveform_snr_db"] == pytest.approx(6.02, abs=0.01)
+    assert found["log_mel_error_db"] == pytest.approx(0, abs=1e-3)
+
+
+def test_of_delivered_sounds_the_worst_is_told() -> None:
+    noise = np.random.default_rng(0).standard_normal(16000 * 4).astype(np.float32)
+    times, quiet = np.array([0.5, 3.0]), np.full(len(noise), 0.001, np.float32)
+    for time_s in times:
+        quiet[int(time_s * 16000) :][:1600] = 0.1
+    clear, loud = noise * quiet, noise * 0.1 + 0.01
+    found = delivered([clear, loud], [times, times])
+    gaps, lufs = found["events_over_silence_db"], found["lufs"]
+    assert isinstance(gaps, dict) and isinstance(lufs, dict)
+    assert (gaps["of"], gaps["below_20_db"]) == (2, 1)
+    assert gaps["worst"] < 1 and gaps["median"] == pytest.approx(20, abs=1)
+    assert lufs["lowest"] < lufs["highest"]
+    assert found["constant_part"] == pytest.approx(0.01, abs=1e-3)

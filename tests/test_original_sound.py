@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from av.stream import Disposition
-from media import Samples, burst, burst_time, encode, numbered, read_sound, video_frames
+from media import Samples, burst, burst_time, copy_picture, encode, numbered, read_sound, video_frames
 
 from taro_rt.engines.errors import MediaError, OptionsError
 from taro_rt.engines.stages import Geometry
@@ -266,10 +266,7 @@ def surround(source: Path, target: Path) -> Path:
         frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
         for packet in sound.encode(frame):
             out.mux(packet)
-        for packet in container.demux(video=0):
-            if packet.size:
-                packet.stream = copy
-                out.mux(packet)
+        copy_picture(container, out, copy)
     return target
 
 

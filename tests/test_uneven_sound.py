@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media import SOUND_RATE_HZ, Samples, burst_time, encode, numbered
+from media import SOUND_RATE_HZ, Samples, burst_time, copy_picture, encode, numbered
 
 from taro_rt.runtime.mixing import TOLERANCE_S, original_sound
 from taro_rt.runtime.probe import probe
@@ -37,10 +37,7 @@ def with_sound(
         packets += sound.encode(None)
         for packet in packets:
             out.mux(packet)
-        for packet in container.demux(video=0):
-            if packet.size:
-                packet.stream = copy
-                out.mux(packet)
+        copy_picture(container, out, copy)
     return target
 
 
