@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from taro_rt.engines import bundle as bundles
 from taro_rt.engines.bundle import Bundle, file_entry
 from taro_rt.engines.errors import BundleError, ChecksumError, ManifestError
+from taro_rt.engines.nets.config import HifiGanConfig, OscillatorConfig
+from taro_rt.engines.strict import read
 
 
 @pytest.fixture
@@ -174,3 +177,12 @@ def test_an_installation_without_the_embedded_bundle_says_what_to_do(
     monkeypatch.setattr(bundles, "DEFAULT", tmp_path / "default")
     with pytest.raises(BundleError, match=r"no manifest.json in .*default; install a release .* or name the"):
         Bundle.open("default")
+
+
+def test_of_two_kinds_of_vocoder_the_one_with_these_keys_is_read() -> None:
+    faults: list[str] = []
+    for sizes in (HifiGanConfig(channels=8), OscillatorConfig(width=8)):
+        data = json.loads(json.dumps(asdict(sizes)))
+        assert read(HifiGanConfig | OscillatorConfig, data, "vocoder", faults) == sizes
+    assert faults == []
+    assert read(HifiGanConfig | OscillatorConfig, {"width": 8}, "vocoder", faults) is None and faults

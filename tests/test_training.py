@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +183,13 @@ def test_interrupted_training_resumes_exactly_where_it_stopped(tmp_path: Path) -
     resumed = run(tmp_path / "b", None)
     assert all(torch.equal(straight[key], resumed[key]) for key in straight)
     assert all(torch.equal(straight[key], value) for key, value in averaged(tmp_path / "b").items())
+
+
+def test_the_last_steps_of_a_run_are_logged_too(tmp_path: Path) -> None:
+    net = nn.Linear(2, 1)
+    fit(net, lambda step, rng: (net.weight.sum(), {}), Recipe(steps=53), tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [50, 53]
 
 
 def test_f1_counts_each_event_once() -> None:
