@@ -17,7 +17,7 @@ from taro_rt.engines.nets.config import SMALL
 from taro_rt.runtime.interrupts import Interrupts
 from taro_rt.training.autoencoder import train_vae, train_vocoder
 from taro_rt.training.bundle import courses, pack
-from taro_rt.training.data import JUDGE, open_sounds, open_views
+from taro_rt.training.data import JUDGE, PICTURES, open_pictures, open_sounds, open_views
 from taro_rt.training.fit import Recipe
 from taro_rt.training.judges import train_kind_judge, train_sync_judge
 from taro_rt.training.kept import keep, start_from_kept
@@ -37,6 +37,8 @@ RECIPES = {
 JUDGES = {"kind-judge": Recipe(1500), "sync-judge": Recipe(1500)}
 """What only evaluation needs."""
 JUDGE_CLIPS = 1400
+PICTURES_A_CLIP = 3
+"""Clips for the visual encoder alone, of which only pictures at 4 frames per second are drawn."""
 
 
 def main() -> None:
@@ -85,6 +87,11 @@ def train(part: str, runs: Path, recipe: Recipe, n_clips: int) -> None:
     if part == "kind-judge":
         train_kind_judge(open_sounds(runs / "judge-sounds", JUDGE_CLIPS, JUDGE), recipe, folder)
         return
+    if part == "visual":
+        n = PICTURES_A_CLIP * n_clips
+        pictures = open_pictures(runs / "pictures", n, SMALL)
+        train_visual(SMALL, pictures, open_sounds(runs / "picture-sounds", n, PICTURES), recipe, folder)
+        return
     sounds = open_sounds(runs / "sounds", n_clips)
     if part == "teacher":
         train_teacher(sounds, recipe, folder)
@@ -95,8 +102,6 @@ def train(part: str, runs: Path, recipe: Recipe, n_clips: int) -> None:
     views = open_views(runs / "views", n_clips, SMALL)
     if part == "onset":
         train_onset(SMALL, views, recipe, folder)
-    elif part == "visual":
-        train_visual(SMALL, views, sounds, recipe, folder)
     elif part == "sync-judge":
         train_sync_judge(views, sounds, recipe, folder)
     elif part == "transformer":

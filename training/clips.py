@@ -52,29 +52,39 @@ def frame_rate(scene: Scene) -> float:
 
 
 def views(scene: Scene, config: NetworkConfig) -> Views:
-    """Model-sized frames of a scene as a film of a random frame rate would show them.
-
-    The frames of both networks are drawn at one larger size, encoded and decoded in order of time as one
-    film, and shrunk to either size.
-    """
+    """Model-sized frames of a scene as a film of a random frame rate would show them."""
     g = config.geometry()
     fps = frame_rate(scene)
-    times = np.concatenate(
-        [slot_times(g.onset_fps, g.onset_values, fps), slot_times(g.visual_fps, g.visual_frames, fps)]
+    times = [slot_times(g.onset_fps, g.onset_values, fps), slot_times(g.visual_fps, g.visual_frames, fps)]
+    frames = _filmed(scene, np.concatenate(times), fps, config)
+    edge = (g.onset_resize - g.onset_crop) // 2
+    crop = slice(edge, edge + g.onset_crop)
+    return Views(
+        shrunk(frames[: g.onset_values], g.onset_resize)[:, crop, crop],
+        shrunk(frames[g.onset_values :], g.visual_size),
+        np.array([e.time_s for e in scene.events], np.float32),
+        np.array([e.strength for e in scene.events], np.float32),
     )
+
+
+def visual_frames(scene: Scene, config: NetworkConfig) -> Frames:
+    """What the visual encoder alone is shown of a scene [32, v, v, 3]: a fifth of the drawing of `views`."""
+    g = config.geometry()
+    fps = frame_rate(scene)
+    frames = _filmed(scene, slot_times(g.visual_fps, g.visual_frames, fps), fps, config)
+    return shrunk(frames, g.visual_size)
+
+
+def _filmed(scene: Scene, times: Array, fps: float, config: NetworkConfig) -> Frames:
+    """Frames at `times`, drawn at a size larger than either network's, encoded and decoded in order of time
+    as one film."""
+    g = config.geometry()
     shown, place = np.unique(times, return_inverse=True)
     size = 2 * round(0.75 * max(g.onset_resize, g.visual_size))
     frames = develop(draw(scene, shown, size, size, 1 / fps), scene.look, scene.seed)
     if scene.look.quality is not None:
         frames = compressed(frames, scene.look.codec, scene.look.quality)
-    edge = (g.onset_resize - g.onset_crop) // 2
-    crop = slice(edge, edge + g.onset_crop)
-    return Views(
-        shrunk(frames[place[: g.onset_values]], g.onset_resize)[:, crop, crop],
-        shrunk(frames[place[g.onset_values :]], g.visual_size),
-        np.array([e.time_s for e in scene.events], np.float32),
-        np.array([e.strength for e in scene.events], np.float32),
-    )
+    return frames[place]
 
 
 def sound(scene: Scene) -> Array:

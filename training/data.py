@@ -20,7 +20,7 @@ from torch import Tensor
 
 from taro_rt.engines.contract import Array
 from taro_rt.engines.nets.config import NetworkConfig
-from taro_rt.training.clips import sound, views
+from taro_rt.training.clips import sound, views, visual_frames
 from taro_rt.training.scenes import KINDS, Scene, make_scene
 from taro_rt.training.sounds import MATERIALS, RATE_HZ
 
@@ -31,9 +31,10 @@ MOST_EVENTS = 200
 ROWS_A_WORKER = 8
 """Fewer are not worth the start of another process."""
 CLIP_S = 8.16
-TRAIN, JUDGE = 0, 500_000
-"""First seeds of what is trained on, and of what the judge of kinds is trained on; evaluation itself starts
-at `HELD_OUT`."""
+TRAIN, PICTURES, JUDGE = 0, 250_000, 500_000
+"""First seeds of what is trained on, of what only the visual encoder is trained on (so that the transformer
+learns from features as uncertain as those of a user's clip), and of what only the judge of kinds is trained
+on; evaluation itself starts at `HELD_OUT`."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,16 @@ class Sounds:
     """[n, 130560]"""
     kinds: npt.NDArray[np.int64]
     """Index into `KINDS` [n]."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Scenes as the visual encoder is shown them."""
+
+    visual_frames: npt.NDArray[np.uint8]
+    """[n, 32, v, v, 3]"""
+    materials: Array
+    """1 where a material sounds in the clip, then its mean size [n, 2, materials]."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,16 @@ def open_views(folder: Path, n: int, config: NetworkConfig, first: int = TRAIN) 
     return Views(**fill(folder, columns, n, partial(_view_row, config, first)))
 
 
+def open_pictures(folder: Path, n: int, config: NetworkConfig, first: int = PICTURES) -> Pictures:
+    """What the visual encoder sees of scenes first..first+n-1, rendered first where it is missing."""
+    g = config.geometry()
+    columns: Mapping[str, Column] = {
+        "visual_frames": ((g.visual_frames, g.visual_size, g.visual_size, 3), np.uint8),
+        "materials": ((2, len(MATERIALS)), np.float32),
+    }
+    return Pictures(**fill(folder, columns, n, partial(_picture_row, config, first)))
+
+
 def _sound_row(first: int, row: int) -> Row:
     scene = scene_of(first + row)
     return {"samples": np.round(sound(scene) * 32767), "kinds": KINDS.index(scene.kind)}
@@ -97,16 +118,25 @@ def _view_row(config: NetworkConfig, first: int, row: int) -> Row:
     events = np.full((MOST_EVENTS, 2), np.nan, np.float32)
     contacts = [(e.time_s, e.strength) for e in scene.events[:MOST_EVENTS]]
     events[: len(contacts)] = np.reshape(contacts, (-1, 2))
-    materials = np.zeros((2, len(MATERIALS)), np.float32)
-    for i, name in enumerate(sorted(MATERIALS)):
-        sizes = [e.size for e in scene.events if e.material == name]
-        materials[:, i] = (1.0, float(np.mean(sizes))) if sizes else (0.0, 0.5)
     return {
         "onset_frames": seen.onset_frames,
         "visual_frames": seen.visual_frames,
         "events": events,
-        "materials": materials,
+        "materials": _materials(scene),
     }
+
+
+def _picture_row(config: NetworkConfig, first: int, row: int) -> Row:
+    scene = scene_of(first + row)
+    return {"visual_frames": visual_frames(scene, config), "materials": _materials(scene)}
+
+
+def _materials(scene: Scene) -> Array:
+    materials = np.zeros((2, len(MATERIALS)), np.float32)
+    for i, name in enumerate(sorted(MATERIALS)):
+        sizes = [e.size for e in scene.events if e.material == name]
+        materials[:, i] = (1.0, float(np.mean(sizes))) if sizes else (0.0, 0.5)
+    return materials
 
 
 def draw_sounds(sounds: Sounds, rng: np.random.Generator, batch: int, n: int) -> Tensor:

@@ -17,7 +17,7 @@ from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.visual import VisualNet
 from taro_rt.runtime.onsets import Onset, curve, render_logits
 from taro_rt.runtime.prepare import IMAGENET_MEAN, IMAGENET_STD
-from taro_rt.training.data import Sounds, Views
+from taro_rt.training.data import Pictures, Sounds, Views
 from taro_rt.training.fit import Recipe, fit
 from taro_rt.training.mel import LogMel
 from taro_rt.training.scenes import KINDS
@@ -116,7 +116,9 @@ def segments(x: Tensor) -> Tensor:
     return x.unflatten(1, (-1, SEGMENT)).mean(2).flatten(0, 1)
 
 
-def train_visual(config: NetworkConfig, views: Views, sounds: Sounds, recipe: Recipe, folder: Path) -> None:
+def train_visual(
+    config: NetworkConfig, pictures: Pictures, sounds: Sounds, recipe: Recipe, folder: Path
+) -> None:
     """Visual encoder by contrast with the sound, plus kind, material and size.
 
     Features have length 1, so the heads read them times 10.
@@ -124,15 +126,15 @@ def train_visual(config: NetworkConfig, views: Views, sounds: Sounds, recipe: Re
     net, log_mel = VisualTrainer(config), LogMel().to(recipe.device)
 
     def loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = np.sort(rng.choice(len(views.events), 24, replace=False))
-        frames = visual_input(augment(views.visual_frames[rows], rng, colour=rng.random() < 0.5))
+        rows = np.sort(rng.choice(len(pictures.materials), 24, replace=False))
+        frames = visual_input(augment(pictures.visual_frames[rows], rng, colour=rng.random() < 0.5))
         mel = log_mel(torch.from_numpy(sounds.samples[rows] / np.float32(32767)).to(recipe.device))
         features, heard = net(frames.to(recipe.device), mel)
         contrast = net.contrast(features, heard)
         kinds = torch.from_numpy(sounds.kinds[rows]).to(recipe.device)
         said = net.kind(segments(features) * 10.0).float()
         kind = F.cross_entropy(said, kinds.repeat_interleave(len(said) // len(kinds)), label_smoothing=0.05)
-        materials = torch.from_numpy(views.materials[rows]).to(recipe.device)
+        materials = torch.from_numpy(pictures.materials[rows]).to(recipe.device)
         presence, size = net.heads(features.mean(1) * 10.0).float().unflatten(1, (2, -1)).unbind(1)
         present = F.binary_cross_entropy_with_logits(presence, materials[:, 0])
         sizes = materials[:, 0] * (torch.sigmoid(size) - materials[:, 1]).square()
