@@ -15,7 +15,7 @@ from torch import nn
 
 from taro_rt.engines.nets.config import SMALL
 from taro_rt.engines.nets.mmdit import MMDiT
-from taro_rt.training.clips import HELD_OUT, slot_times, sound, views
+from taro_rt.training.clips import HELD_OUT, slot_times, sound, views, visual_frames
 from taro_rt.training.fit import Figures, Recipe, averaged, fit
 from taro_rt.training.losses import (
     Aligned,
@@ -56,6 +56,17 @@ def test_same_seed_draws_the_same_clip_and_another_seed_does_not() -> None:
     first, again, other = (views(make_scene(seed, 2.0), SMALL).onset_frames for seed in (5, 5, 6))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_the_visual_encoders_own_pictures_are_those_beside_the_onset_frames() -> None:
+    seeds = [seed for seed in range(40) if make_scene(seed, 2.0).look.quality is not None][:3]
+    for seed in seeds:
+        scene = make_scene(seed, 2.0)
+        alone, beside = visual_frames(scene, SMALL), views(scene, SMALL).visual_frames
+        assert alone.shape == beside.shape
+        apart = np.abs(alone.astype(float) - beside).mean()
+        other = np.abs(visual_frames(make_scene(seed + 1, 2.0), SMALL).astype(float) - beside).mean()
+        assert apart < 0.25 * other  # the film between them is another, so are grain and compression
 
 
 def test_a_ball_is_lowest_when_it_is_heard() -> None:
