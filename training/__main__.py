@@ -31,7 +31,7 @@ RECIPES = {
     "vocoder": Recipe(16000),
     "teacher": Recipe(3000),
     "onset": Recipe(3000, rate=2e-3),
-    "visual": Recipe(2500),
+    "visual": Recipe(4500),
     "transformer": Recipe(8000),
 }
 JUDGES = {"kind-judge": Recipe(1500), "sync-judge": Recipe(1500)}
