@@ -1,10 +1,16 @@
 """Fixtures that several test files share."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from command import Run
+    from typer.testing import Result
 
 settings.register_profile("taro-rt", deadline=None)  # a busy machine is no failure
 settings.load_profile("taro-rt")
@@ -45,3 +51,30 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
     make_tiny_bundle(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A silent video of 1.2 s; copy it before changing it."""
+    from media import encode, numbered
+
+    return encode(tmp_path_factory.mktemp("videos") / "clip.mp4", numbered(30), fps=25)
+
+
+@pytest.fixture
+def video(tmp_path: Path, encoded: Path) -> Path:
+    """A silent video, the only file in its folder."""
+    return Path(shutil.copy(encoded, tmp_path / "clip.mp4"))
+
+
+@pytest.fixture
+def run(tiny_bundle: Path) -> "Run":
+    """Run a command; `generate` and `onsets` use the tiny bundle on one thread and few steps."""
+    from command import invoke
+
+    def command(name: str, *arguments: Any, quick: bool = True) -> "Result":
+        extra = ["--bundle", tiny_bundle, "--threads", 1] if quick and name in ("generate", "onsets") else []
+        extra += ["--steps", 2] if quick and name == "generate" and "--steps" not in arguments else []
+        return invoke(name, *arguments, *extra)
+
+    return command

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from media import encode, numbered, read_sound
-from typer.testing import CliRunner, Result
+from command import Run, invoke, names
+from media import read_sound
+from typer.testing import Result
 
 from taro_rt.engines.errors import OptionsError
 from taro_rt.runtime.batch import expand, generate_many, is_many
-from taro_rt.runtime.cli import app
 from taro_rt.runtime.commands import Job, Machine
 from taro_rt.runtime.pipeline import Pipeline
 from taro_rt.runtime.progress import Progress, Silent
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return encode(tmp_path_factory.mktemp("videos") / "clip.mp4", numbered(15))
 
 
 @pytest.fixture
@@ -39,27 +31,14 @@ def folder(tmp_path: Path, encoded: Path) -> Path:
     return made
 
 
-@pytest.fixture
-def run(tiny_bundle: Path) -> Run:
-    def command(*arguments: Any) -> Result:
-        extra = ["--bundle", tiny_bundle, "--threads", 1, "--steps", 1]
-        return CliRunner().invoke(app, ["generate", *map(str, [*arguments, *extra])])
-
-    return command
-
-
 def records(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_folder_gives_one_output_per_video_and_a_bad_one_does_not_stop_the_rest(
     run: Run, folder: Path, tmp_path: Path
 ) -> None:
-    result = run(folder, "--out-dir", tmp_path / "out")
+    result = run("generate", folder, "--out-dir", tmp_path / "out")
     assert result.exit_code == 5
     assert names(tmp_path / "out") == ["a.taro.mp4", "c.taro.mp4"]
     assert all(read_sound(path)[1].size for path in (tmp_path / "out").iterdir())
@@ -70,7 +49,7 @@ def test_a_folder_gives_one_output_per_video_and_a_bad_one_does_not_stop_the_res
 
 
 def test_json_gives_a_record_per_video_and_a_summary(run: Run, folder: Path, tmp_path: Path) -> None:
-    result = run(folder, "--out-dir", tmp_path, "--json")
+    result = run("generate", folder, "--out-dir", tmp_path, "--json")
     *each, total = records(result)
     assert [record["video"] for record in each] == [str(folder / f"{name}.mp4") for name in "abc"]
     assert each[1]["error"]["type"] == "UnreadableError" and each[1]["error"]["exit_code"] == 5
@@ -84,9 +63,9 @@ def test_json_gives_a_record_per_video_and_a_summary(run: Run, folder: Path, tmp
 def test_existing_outputs_are_skipped_if_asked_and_else_refused(run: Run, folder: Path) -> None:
     (folder / "b.mp4").unlink()
     (folder / "a.taro.mp4").write_text("mine")
-    refused = records(run(folder, "--json"))
+    refused = records(run("generate", folder, "--json"))
     assert "exists already" in refused[0]["error"]["message"] and refused[-1]["failed"] == 1
-    again = run(folder, "--skip-existing", "--json")
+    again = run("generate", folder, "--skip-existing", "--json")
     assert records(again)[0] == {"video": str(folder / "a.mp4"), "skipped": str(folder / "a.taro.mp4")}
     assert records(again)[-1] == {"written": 0, "skipped": 2, "failed": 0, "exit_code": 0}
     assert again.exit_code == 0 and (folder / "a.taro.mp4").read_text() == "mine"
@@ -99,12 +78,12 @@ def test_two_videos_of_one_name_do_not_overwrite_each_other(
     other.mkdir()
     shutil.copy(encoded, other / "a.mp4")
     pair = (folder / "a.mp4", other / "a.mp4")
-    result = run(*pair, "--out-dir", tmp_path / "out", "--force", "--json")
+    result = run("generate", *pair, "--out-dir", tmp_path / "out", "--force", "--json")
     assert f"already the output of {pair[0]}" in records(result)[1]["error"]["message"]
 
 
 def test_a_bundle_that_cannot_be_used_stops_the_run_at_once(folder: Path) -> None:
-    result = CliRunner().invoke(app, ["generate", str(folder), "--bundle", str(folder)])
+    result = invoke("generate", folder, "--bundle", folder)
     assert result.exit_code == 3 and result.stdout == ""
 
 

@@ -13,15 +13,14 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from command import invoke
 from media import encode, numbered, remux
-from typer.testing import CliRunner
 
 from taro_rt.engines.errors import MediaError, OptionsError
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime import files, wav
 from taro_rt.runtime.audio import Audio
 from taro_rt.runtime.batch import expand
-from taro_rt.runtime.cli import app
 from taro_rt.runtime.clip import Clip
 from taro_rt.runtime.files import atomic_output, atomic_outputs
 from taro_rt.runtime.interrupts import Interrupts
@@ -35,8 +34,7 @@ SMALL = Geometry(onset_resize=16, onset_crop=16, visual_size=16)
 
 
 def run(bundle: Path, *arguments: Any) -> Any:
-    extra = ["--bundle", bundle, "--threads", 1, "--steps", 1]
-    return CliRunner().invoke(app, ["generate", *map(str, [*arguments, *extra])])
+    return invoke("generate", *arguments, "--bundle", bundle, "--threads", 1, "--steps", 1)
 
 
 def test_a_second_interrupt_does_not_stop_the_cleaning_up(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def views(scene: Scene, config: NetworkConfig) -> Views:
 
 
 def visual_frames(scene: Scene, config: NetworkConfig) -> Frames:
-    """What the visual encoder alone is shown of a scene [32, v, v, 3]: a fifth of the drawing of `views`."""
+    """What the visual encoder alone is shown of a scene [32, v, v, 3]; a fifth of the frames of `views`."""
     g = config.geometry()
     fps = frame_rate(scene)
     frames = _filmed(scene, slot_times(g.visual_fps, g.visual_frames, fps), fps, config)

@@ -67,8 +67,6 @@ class Views:
     """[n, 32, v, v, 3]"""
     events: Array
     """Time and strength of every contact [n, most, 2]; NaN where a clip has fewer."""
-    materials: Array
-    """1 where a material sounds in the clip, then its mean size [n, 2, materials]."""
 
 
 def scene_of(seed: int) -> Scene:
@@ -92,7 +90,6 @@ def open_views(folder: Path, n: int, config: NetworkConfig, first: int = TRAIN) 
         "onset_frames": ((g.onset_values, g.onset_crop, g.onset_crop, 3), np.uint8),
         "visual_frames": ((g.visual_frames, g.visual_size, g.visual_size, 3), np.uint8),
         "events": ((MOST_EVENTS, 2), np.float32),
-        "materials": ((2, len(MATERIALS)), np.float32),
     }
     return Views(**fill(folder, columns, n, partial(_view_row, config, first)))
 
@@ -122,21 +119,16 @@ def _view_row(config: NetworkConfig, first: int, row: int) -> Row:
         "onset_frames": seen.onset_frames,
         "visual_frames": seen.visual_frames,
         "events": events,
-        "materials": _materials(scene),
     }
 
 
 def _picture_row(config: NetworkConfig, first: int, row: int) -> Row:
     scene = scene_of(first + row)
-    return {"visual_frames": visual_frames(scene, config), "materials": _materials(scene)}
-
-
-def _materials(scene: Scene) -> Array:
     materials = np.zeros((2, len(MATERIALS)), np.float32)
     for i, name in enumerate(sorted(MATERIALS)):
         sizes = [e.size for e in scene.events if e.material == name]
         materials[:, i] = (1.0, float(np.mean(sizes))) if sizes else (0.0, 0.5)
-    return materials
+    return {"visual_frames": visual_frames(scene, config), "materials": materials}
 
 
 def draw_sounds(sounds: Sounds, rng: np.random.Generator, batch: int, n: int) -> Tensor:
