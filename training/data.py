@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -158,12 +158,31 @@ def fill(
     work = partial(_fill_row, folder, tuple(columns), make)
     n_workers = min(os.cpu_count() or 1, len(missing) // ROWS_A_WORKER)
     workers = partial(ProcessPoolExecutor, n_workers, get_context("spawn")) if n_workers > 1 else nullcontext
-    with workers() as pool:
+    with one_thread_each(), workers() as pool:
         rows = pool.map(work, missing.tolist(), chunksize=4) if pool else map(work, missing)
         for k, _ in enumerate(rows):
             if k % 100 == 99:
                 print(f"{folder.name}: {k + 1}/{len(missing)} made", file=sys.stderr, flush=True)
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r")[:n] for name in columns}
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Processes that are started meanwhile multiply matrices on one thread each.
+
+    Two workers of two threads on two cores, all waiting busily for each other, were seen to stand still
+    for 13 minutes.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _fill_row(folder: Path, names: tuple[str, ...], make: Callable[[int], Row], row: int) -> None:
