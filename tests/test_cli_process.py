@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def test_an_interrupted_run_leaves_nothing(video: Path, tiny_bundle: Path, stop:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=partial(signal.signal, stop, signal.SIG_DFL),  # tests under nohup have SIGHUP ignored
     ) as process:
         assert process.stderr and process.stdout
         for line in process.stderr:
