@@ -35,6 +35,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **FAST,
 }
 """The exact sampler, the same with fewer steps to compare with, and what `taro-rt bench` calls fast."""
+IN_INT8: dict[str, dict[str, Any]] = {"int8": {}, f"int8, {list(FAST)[-1]}": list(FAST.values())[-1]}
+"""Settings with the denoiser's linear layers in 8 bits."""
 
 
 def main() -> None:
@@ -48,7 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     with Pipeline.load(args.bundle, args.backend) as pipeline:
         manifest, choice = pipeline.bundle.manifest, pipeline.engines.choice
-        record = {
+        record: dict[str, Any] = {
             "bundle": manifest.name,
             "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
             "computed": asdict(choice),
@@ -56,19 +58,23 @@ def main() -> None:
             "commit": commit(),
             "clips": args.clips,
             "first_row": args.first_row,
-            "settings": measure(pipeline, args.clips, args.first_row, args.runs),
+            "settings": measure(pipeline, SETTINGS, args.clips, args.first_row, args.runs),
         }
+    with Pipeline.load(args.bundle, precision="int8") as pipeline:
+        record["settings"] |= measure(pipeline, IN_INT8, args.clips, args.first_row, args.runs)
     target = RESULTS / args.device / "fast.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record, indent=2))
 
 
-def measure(pipeline: Pipeline, clips: int, first_row: int, runs: int) -> dict[str, dict[str, Any]]:
+def measure(
+    pipeline: Pipeline, settings: dict[str, dict[str, Any]], clips: int, first_row: int, runs: int
+) -> dict[str, dict[str, Any]]:
     """By setting: its options, the figures of its sound, seconds of the sampler and of everything."""
     judges, made = Judges.read(), {}
     clip = timed_clip(pipeline, RESULTS.parent / ".fast.mp4")
-    for name, asked in SETTINGS.items():
+    for name, asked in settings.items():
         options = Options(**asked)
         heard = figures(listen(pipeline, range(first_row, first_row + clips), options), judges)
         results = [pipeline.generate(clip, options).timings for _ in range(runs + 1)][1:]

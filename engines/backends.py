@@ -19,7 +19,10 @@ NEEDS = {
 }
 """The extra that installs each backend and the import names it needs, best backend first."""
 DEVICES = ("cpu", "cuda")
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+"""int8 is the denoiser's linear layers only, and only when asked for: it changes the sound."""
+ONLY = {"bfloat16": "openvino", "int8": "onnxruntime"}
+"""The one backend that has a precision."""
 LARGE_BYTES = 100_000_000
 """Bundles of more weights than this repay the seconds that compiling their graphs takes."""
 
@@ -111,7 +114,7 @@ def load_engines(
     if choice.backend == "onnxruntime":
         from taro_rt.engines.ort import load_ort
 
-        engines = load_ort(bundle, device or "cpu", threads, watch)
+        engines = load_ort(bundle, device or "cpu", threads, watch, choice.precision)
     elif choice.backend == "openvino":
         from taro_rt.engines.ov import load_ov
 
@@ -140,8 +143,8 @@ def choose(
     ready = [name for name, reason in reasons.items() if not reason]
     if not ready:
         raise BackendUnavailable(f"no backend is installed; {'; '.join(reasons.values())}")
-    if precision == "bfloat16":
-        return _asked_for("openvino", device, precision)
+    if precision in ONLY:
+        return _asked_for(ONLY[precision], device, precision)
     if (why_not := _why_not_openvino(bundle, reasons["openvino"], device, precision)) is None:
         return Choice("openvino", "bfloat16", "this processor computes in bfloat16, about twice as fast")
     usable = [name for name in ready if name != "openvino" or device != "cuda"]
@@ -174,10 +177,12 @@ def _asked_for(backend: str, device: str | None, precision: str) -> Choice:
         ready = [name for name, reason in reasons.items() if not reason]
         others = f"available here: {', '.join(ready)}" if ready else "no other backend is installed"
         raise BackendUnavailable(f"backend {backend} {reasons[backend]}; {others}")
+    if ONLY.get(precision, backend) != backend:
+        raise OptionsError(f"precision: {backend} has no {precision}; use {ONLY[precision]}")
+    if precision == "int8" and device == "cuda":
+        raise OptionsError("precision: int8 is for the CPU only, got device 'cuda'; leave it out")
     if backend != "openvino":
-        if precision == "bfloat16":
-            raise OptionsError(f"precision: {backend} computes in float32 only, got bfloat16; use openvino")
-        return Choice(backend, "float32", "asked for")
+        return Choice(backend, "int8" if precision == "int8" else "float32", "asked for")
     if device == "cuda":
         raise OptionsError("device: openvino computes on the CPU only, got 'cuda'; use onnxruntime")
     if precision == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from taro_rt.engines.errors import (
     EngineError,
     attempt,
 )
+from taro_rt.engines.int8 import quantised
 from taro_rt.engines.machine import usable_cores
 from taro_rt.engines.watch import Watch
 
@@ -36,7 +38,7 @@ CPU = "CPUExecutionProvider"
 
 
 class OrtEngine:
-    """One graph run by ONNX Runtime, in float32."""
+    """One graph run by ONNX Runtime. Inputs and outputs are float32."""
 
     backend = "onnxruntime"
 
@@ -97,19 +99,25 @@ class OrtEngine:
 
 
 def load_ort(
-    bundle: Bundle, device: str = "cpu", threads: int | None = None, watch: Watch | None = None
+    bundle: Bundle,
+    device: str = "cpu",
+    threads: int | None = None,
+    watch: Watch | None = None,
+    precision: str = "float32",
 ) -> dict[str, OrtEngine]:
-    """An `OrtEngine` for each graph, all under one watch."""
+    """An `OrtEngine` for each graph, all under one watch; with "int8" the denoiser is `int8.quantised`."""
     if device == "cuda" and CUDA[0] not in ort.get_available_providers():
         raise BackendUnavailable(
             "device cuda: this ONNX Runtime has no CUDA provider; use device cpu, or in a fresh environment: "
             "pip install 'taro-rt[gpu]'"
         )
-    watch = watch or Watch()
-    return {
-        name: OrtEngine(bundle.graph(name), contract, device, threads, watch)
-        for name, contract in bundle.contracts().items()
-    }
+    watch, contracts = watch or Watch(), bundle.contracts()
+    engines = {}
+    for name, contract in contracts.items():
+        in_8_bits = precision == "int8" and name == "denoiser"
+        with quantised(bundle) if in_8_bits else nullcontext(bundle.graph(name)) as path:
+            engines[name] = OrtEngine(path, contract, device, threads, watch)
+    return engines
 
 
 def session_options(threads: int | None) -> ort.SessionOptions:

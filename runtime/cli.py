@@ -31,7 +31,8 @@ Video = Annotated[
 BundleOption = Annotated[str, typer.Option("--bundle", help='A bundle folder, or "default".')]
 Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime, openvino or eager.")]
 Precision = Annotated[
-    str, typer.Option("--precision", help="auto, float32, or bfloat16, which openvino has.")
+    str,
+    typer.Option("--precision", help="auto, float32, bfloat16 (openvino), int8 (another sound)."),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
 Threads = Annotated[

@@ -83,12 +83,14 @@ def test_unknown_choices_are_usage_errors_that_list_the_known_ones(bundle: Bundl
         load_engines(bundle, device="tpu")
     with pytest.raises(OptionsError, match="threads: expected 1 to 512, got 0"):
         load_engines(bundle, threads=0)
-    with pytest.raises(OptionsError, match="precision: expected one of auto, float32, bfloat16, got 'int4'"):
+    with pytest.raises(OptionsError, match="expected one of auto, float32, bfloat16, int8, got 'int4'"):
         load_engines(bundle, precision="int4")
-    with pytest.raises(
-        OptionsError, match="onnxruntime computes in float32 only, got bfloat16; use openvino"
-    ):
+    with pytest.raises(OptionsError, match="precision: onnxruntime has no bfloat16; use openvino"):
         load_engines(bundle, "onnxruntime", precision="bfloat16")
+    with pytest.raises(OptionsError, match="precision: eager has no int8; use onnxruntime"):
+        load_engines(bundle, "eager", precision="int8")
+    with pytest.raises(OptionsError, match="int8 is for the CPU only, got device 'cuda'"):
+        load_engines(bundle, device="cuda", precision="int8")
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "eager"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from taro_rt.engines.backends import Engines, available, load_engines
@@ -60,11 +61,17 @@ def exact_variants(backend: str = "auto") -> list[Variant]:
 
 
 def fast_variants(best: Variant) -> list[Variant]:
-    """Settings that change the sound, on the fastest exact way of computing."""
-    return [
+    """Settings that change the sound, on the fastest exact way of computing; then 8-bit linear layers, which
+    ONNX Runtime alone has, without and with the boldest of them."""
+    made = [
         Variant(f"{best.name}, {name}", best.backend, best.precision, (), options)
         for name, options in FAST.items()
     ]
+    if not available()["onnxruntime"] and find_spec("onnx"):
+        boldest = list(FAST)[-1]
+        made.append(Variant("onnxruntime int8", "onnxruntime", "int8"))
+        made.append(Variant(f"onnxruntime int8, {boldest}", "onnxruntime", "int8", (), FAST[boldest]))
+    return made
 
 
 FAST: dict[str, dict[str, Any]] = {
