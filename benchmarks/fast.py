@@ -1,8 +1,7 @@
-"""What speed costs: every fast setting beside the exact one, on held-out clips, with the embedded bundle.
+"""What speed costs: the sound of every fast setting beside that of the exact one, for held-out clips.
 
-Onset F1, Fréchet distance and class accuracy as `taro_rt.training.evaluate` has them, and the seconds of the
-sampler. Writes benchmarks/results/<device>/fast.json. Run it as a file; times are those of an idle machine
-only.
+Onset F1, Fréchet distance and class accuracy as `taro_rt.training.evaluate` has them, with the embedded
+bundle. Writes benchmarks/results/<device>/fast.json; what time the same settings take is `taro-rt bench`'s.
 
     python benchmarks/fast.py [--clips 56] [--backend auto]
 """
@@ -12,15 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from taro_rt.runtime.bench.variant import FAST
-from taro_rt.runtime.bench.workload import write_video
-from taro_rt.runtime.clip import Clip
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline
 from taro_rt.training.evaluate import FIRST_TEST_ROW, Judges, figures, listen
@@ -28,14 +24,12 @@ from taro_rt.training.evaluate import FIRST_TEST_ROW, Judges, figures, listen
 sys.path.insert(0, str(Path(__file__).parent))  # the Makefile runs Python without the script's folder
 from first_use import RESULTS, commit, machine
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "exact": {},
-    "sde, 15 steps": {"steps": 15},
-    "sde, 12 steps": {"steps": 12},
-    **FAST,
-}
+Settings = dict[str, dict[str, Any]]
+
+AS_CHOSEN: Settings = {"exact": {}, "sde, 15 steps": {"steps": 15}, "sde, 12 steps": {"steps": 12}, **FAST}
 """The exact sampler, the same with fewer steps to compare with, and what `taro-rt bench` calls fast."""
-IN_INT8: dict[str, dict[str, Any]] = {"int8": {}, f"int8, {list(FAST)[-1]}": list(FAST.values())[-1]}
+BOLDEST = list(FAST)[-1]
+IN_INT8: Settings = {"int8": {}, f"int8, {BOLDEST}": FAST[BOLDEST]}
 """Settings with the denoiser's linear layers in 8 bits."""
 
 
@@ -45,55 +39,40 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--clips", type=int, default=56)
     parser.add_argument("--first-row", type=int, default=FIRST_TEST_ROW)
-    parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--device", default=f"cpu-{os.cpu_count()}-cores", help="folder name under results/")
     args = parser.parse_args()
+    rows = range(args.first_row, args.first_row + args.clips)
     with Pipeline.load(args.bundle, args.backend) as pipeline:
-        manifest, choice = pipeline.bundle.manifest, pipeline.engines.choice
-        record: dict[str, Any] = {
-            "bundle": manifest.name,
-            "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
-            "computed": asdict(choice),
-            "machine": machine(),
-            "commit": commit(),
-            "clips": args.clips,
-            "first_row": args.first_row,
-            "settings": measure(pipeline, SETTINGS, args.clips, args.first_row, args.runs),
-        }
+        manifest = pipeline.bundle.manifest
+        made = measure(pipeline, AS_CHOSEN, rows)
     with Pipeline.load(args.bundle, precision="int8") as pipeline:
-        record["settings"] |= measure(pipeline, IN_INT8, args.clips, args.first_row, args.runs)
+        made |= measure(pipeline, IN_INT8, rows)
+    record = {
+        "bundle": manifest.name,
+        "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
+        "machine": machine(),
+        "commit": commit(),
+        "clips": args.clips,
+        "first_row": args.first_row,
+        "settings": made,
+    }
     target = RESULTS / args.device / "fast.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record, indent=2))
 
 
-def measure(
-    pipeline: Pipeline, settings: dict[str, dict[str, Any]], clips: int, first_row: int, runs: int
-) -> dict[str, dict[str, Any]]:
-    """By setting: its options, the figures of its sound, seconds of the sampler and of everything."""
-    judges, made = Judges.read(), {}
-    clip = timed_clip(pipeline, RESULTS.parent / ".fast.mp4")
-    for name, asked in settings.items():
-        options = Options(**asked)
-        heard = figures(listen(pipeline, range(first_row, first_row + clips), options), judges)
-        results = [pipeline.generate(clip, options).timings for _ in range(runs + 1)][1:]
-        made[name] = {
-            "options": asked,
-            "generated": heard["generated"],
-            "denoiser_s": round(statistics.median(t["denoiser"] for t in results), 4),
-            "engines_s": round(statistics.median(sum(t.values()) for t in results), 4),
+def measure(pipeline: Pipeline, settings: Settings, rows: range) -> dict[str, dict[str, Any]]:
+    """By setting: its options, what computed, and the figures of its sound."""
+    judges = Judges.read()
+    return {
+        name: {
+            "options": options,
+            "computed": asdict(pipeline.engines.choice),
+            "generated": figures(listen(pipeline, rows, Options(**options)), judges)["generated"],
         }
-    return made
-
-
-def timed_clip(pipeline: Pipeline, path: Path) -> Clip:
-    """Eight seconds in memory."""
-    try:
-        write_video(path, 8.0, 180)
-        return Clip.read(path, pipeline.geometry)
-    finally:
-        path.unlink(missing_ok=True)
+        for name, options in settings.items()
+    }
 
 
 if __name__ == "__main__":

@@ -238,10 +238,17 @@ def fast_table(rows: list[dict[str, Any]], lost: dict[str, dict[str, Any]]) -> s
     if "exact" in lost:
         lines.append(f"| exact | | |{_figures(lost['exact'])}")
     for row in rows:
-        name = next((name for name in lost if lost[name]["options"] == row["options"]), None)
-        cells = _figures(lost[name]) if name else " not measured | | |"
+        alike = [
+            one for one in lost.values() if _key(one["options"], one["computed"]) == _key(row["options"], row)
+        ]
+        cells = _figures(alike[0]) if alike else " not measured | | |"
         lines.append(f"| {row['name']} | {row['ratio']:.2f} | {row['wall_s']['p50']:.2f} |{cells}")
     return "\n".join(lines)
+
+
+def _key(options: dict[str, Any], computed: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """What a setting's sound depends on: bfloat16 and float32 of any backend count as one."""
+    return options, computed["precision"] == "int8"
 
 
 def _figures(setting: dict[str, Any]) -> str:

@@ -70,7 +70,10 @@ def bench_record() -> dict[str, object]:
         },
         "roofline": {"gemm_gflops": {"float32": 181.0}, "copy_gb_s": 30.0},
         "exact": [*rows, refused],
-        "fast": [{"name": "new, 12 steps", "options": {"steps": 12}, **timed, "ratio": 4.0}],
+        "fast": [
+            {"name": f"new, {p}", "options": {"steps": 12}, "precision": p, **timed, "ratio": 4.0}
+            for p in ("float32", "int8")
+        ],
     }
 
 
@@ -80,16 +83,19 @@ def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: p
     folder.mkdir()
     (folder / "bench-b.json").write_text(json.dumps(bench_record()))
     figures = {"onset_f1": {"100": 0.8}, "fd": 6.0, "class_accuracy": 0.3}
+    float32, int8 = {"precision": "float32"}, {"precision": "int8"}
     settings = {
-        "exact": {"options": {}, "generated": figures},
-        "less": {"options": {"steps": 12}, "generated": figures},
+        "exact": {"options": {}, "computed": float32, "generated": figures},
+        "less": {"options": {"steps": 12}, "computed": float32, "generated": figures},
+        "int8": {"options": {"steps": 12}, "computed": int8, "generated": {**figures, "fd": 7.0}},
     }
     (folder / "fast.json").write_text(json.dumps({"settings": settings}))
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     text = table.speed()
     assert "| new | 2.00 | 1.00 | 1.00 | 1.00 | 2.0 | 0.50 | 300 | 10% |" in text
     assert "| odd | not timed: velocity" in text and "0.60 (17%)" in text
-    assert "| new, 12 steps | 4.00 | 1.00 | 0.80 | 6.00 | 30% |" in text
+    assert "| new, float32 | 4.00 | 1.00 | 0.80 | 6.00 | 30% |" in text
+    assert "| new, int8 | 4.00 | 1.00 | 0.80 | 7.00 | 30% |" in text
     assert "| TARO | 0.58 | 258 |" in text and "not measured here" in text
     drawn = ElementTree.fromstring(plot.latency(bench_record()))
     assert sum(element.tag.endswith("rect") for element in drawn) == 1 + 8 + 2 * (8 + 1)

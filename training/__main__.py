@@ -14,6 +14,7 @@ import torch
 
 from taro_rt.engines.bundle import DEFAULT
 from taro_rt.engines.nets.config import SMALL
+from taro_rt.engines.nets.vae import Vae
 from taro_rt.runtime.interrupts import Interrupts
 from taro_rt.training.autoencoder import train_vae, train_vocoder
 from taro_rt.training.bundle import courses, pack
@@ -24,7 +25,7 @@ from taro_rt.training.kept import keep, start_from_kept
 from taro_rt.training.machine import bf16_is_fast
 from taro_rt.training.perception import train_onset, train_visual
 from taro_rt.training.teacher import train_teacher
-from taro_rt.training.transformer import Objective, open_examples, train_transformer
+from taro_rt.training.transformer import Objective, frozen, open_examples, train_transformer
 
 RECIPES = {
     "vae": Recipe(6000),
@@ -97,7 +98,10 @@ def train(part: str, runs: Path, recipe: Recipe, n_clips: int) -> None:
         train_teacher(sounds, recipe, folder)
         return
     if part in ("vae", "vocoder"):
-        (train_vae if part == "vae" else train_vocoder)(SMALL, sounds, recipe, folder)
+        if part == "vae":
+            train_vae(SMALL, sounds, recipe, folder)
+        else:
+            train_vocoder(SMALL, frozen(runs / "vae", Vae(SMALL.vae, 1.0)), sounds, recipe, folder)
         return
     views = open_views(runs / "views", n_clips, SMALL)
     if part == "onset":

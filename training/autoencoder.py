@@ -17,6 +17,10 @@ from taro_rt.training.mel import HOP, N_FFT, LogMel, filters
 
 SCALES = {128: 8, 256: 16, 512: 40, 1024: 64, 2048: 128}
 """Samples of a window, and mel bands: what a click, and what a partial is made of."""
+LEVELS = (-2.0, 3.0)
+"""Powers of two that sounds are scaled by for the vocoder."""
+BLUR = 0.1
+"""Added to the spread of its latents, whose own deviation is about 1.3."""
 FAINT = 1e-4
 """Added to the loudness of a band of 1024 samples: 80 dB below a loud tone, about the floor of a room."""
 
@@ -39,18 +43,29 @@ def train_vae(config: NetworkConfig, sounds: Sounds, recipe: Recipe, folder: Pat
     fit(net, loss, recipe, folder)
 
 
-def train_vocoder(config: NetworkConfig, sounds: Sounds, recipe: Recipe, folder: Path) -> None:
-    """Vocoder by the loudness of bands, in long windows and in short ones (no adversary)."""
+def train_vocoder(config: NetworkConfig, vae: Vae, sounds: Sounds, recipe: Recipe, folder: Path) -> None:
+    """Vocoder by the loudness of bands, in long windows and in short ones (no adversary).
+
+    Half of its log-mels come out of `vae`, of latents as uncertain as generated ones, and levels go beyond
+    those of clips: guidance makes some sounds that loud.
+    """
     assert isinstance(config.vocoder, OscillatorConfig)
     net, log_mel = OscillatorVocoder(config.vocoder), LogMel().to(recipe.device)
+    vae = vae.to(recipe.device)
     nn.init.zeros_(net.levels.weight)
     nn.init.constant_(_bias(net.levels), -3.0)  # about what a bin's own loudness asks of its oscillators
     bands = Bands().to(recipe.device)
 
     def loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        sound = draw_sounds(sounds, rng, 8, 64 * HOP - 1).to(recipe.device)
+        level = torch.from_numpy(2.0 ** rng.uniform(*LEVELS, (8, 1)).astype(np.float32))
+        sound = (level * draw_sounds(sounds, rng, 8, 64 * HOP - 1)).to(recipe.device)
+        mel = log_mel(sound)  # [b, 64, 64]
+        with torch.no_grad():
+            mean, log_variance = vae.moments(mel[:4])
+            spread = torch.exp(0.5 * log_variance) + BLUR
+            mel[:4] = vae(mean + spread * torch.randn_like(mean))
         first = A_FRAME * int(rng.integers(0, N_GRAINS // A_FRAME))
-        wave = net(log_mel(sound), first)[:, : sound.shape[1]].float()
+        wave = net(mel, first)[:, : sound.shape[1]].float()
         errors = bands(wave, sound)
         return errors.mean(), {f"{size}": e.item() for size, e in zip(SCALES, errors, strict=True)}
 
