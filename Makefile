@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+RECORDS := benchmarks/results/cpu-$(shell getconf _NPROCESSORS_ONLN)-cores
 export PYTHONSAFEPATH := 1
 
-.PHONY: sample test fuzz check wheel bench speed media default-bundle evaluate clean
+.PHONY: sample test fuzz check wheel bench speed speed-published media default-bundle evaluate clean
 
 sample: $(VENV)/.installed-cpu  ## install, then give the sample video its sound: samples/drumstick.taro.mp4
 	$(BIN)/taro-rt generate samples/drumstick.mp4 --force
@@ -28,8 +29,14 @@ bench: $(VENV)/.installed-dev  ## time the command as its users meet it
 	$(BIN)/python benchmarks/first_use.py
 	$(BIN)/python benchmarks/table.py
 
+speed-published: $(VENV)/.installed-dev  ## every backend by stage at the published size (an hour, 8 GB of disk)
+	$(BIN)/python benchmarks/published.py --bundle-only build/published
+	$(BIN)/taro-rt bench --bundle build/published --more-takes 1 --force -o $(RECORDS)/bench-published.json
+	$(BIN)/python benchmarks/plot.py
+	$(BIN)/python benchmarks/table.py
+
 speed: $(VENV)/.installed-dev  ## every backend by stage, the embedded bundle; then what fast settings cost
-	$(BIN)/taro-rt bench --force -o benchmarks/results/cpu-$$($(BIN)/python -c "import os; print(os.cpu_count())")-cores/bench-embedded.json
+	$(BIN)/taro-rt bench --force -o $(RECORDS)/bench-embedded.json
 	$(BIN)/python benchmarks/fast.py
 	$(BIN)/python benchmarks/plot.py
 	$(BIN)/python benchmarks/table.py
@@ -39,8 +46,8 @@ media: $(VENV)/.installed-dev  ## broken files, kill -9, clicks, memory of an ho
 	$(BIN)/python benchmarks/table.py
 
 evaluate: $(VENV)/.installed-dev  ## does the sound follow the picture?
-	$(BIN)/python -m taro_rt.training.evaluate --output benchmarks/results/cpu-$$($(BIN)/python -c "import os; print(os.cpu_count())")-cores/evaluation.json
-	$(BIN)/python -m taro_rt.training.reconstruction --output benchmarks/results/cpu-$$($(BIN)/python -c "import os; print(os.cpu_count())")-cores/reconstruction.json
+	$(BIN)/python -m taro_rt.training.evaluate --output $(RECORDS)/evaluation.json
+	$(BIN)/python -m taro_rt.training.reconstruction --output $(RECORDS)/reconstruction.json
 	$(BIN)/python benchmarks/table.py
 
 default-bundle: $(VENV)/.installed-dev  ## remake the embedded bundle from nothing (hours)

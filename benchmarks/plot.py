@@ -101,16 +101,18 @@ COLOURS = {
     "decoder": "#5d9b6b",
     "vocoder": "#2f5d50",
     "write": "#cccccc",
+    "other": "#e6e6e6",
 }
 
 
 def latency(record: dict[str, Any]) -> str:
-    """Stacked seconds by stage of every exact variant, and its ratio to the first: one optimisation a row."""
+    """Stacked seconds by stage of every exact variant, and its ratio to the first. The upper rows leave out
+    one surplus part of the released recipe after the other; below them is every backend."""
     rows = [row for row in record["exact"] if row["timed"]]
     label, plot, x_ratio = 170, 430, 620
     width, height = x_ratio + PLOT, (len(rows) + 4) * ROW
     longest = max(sum(s["p50"] for s in row["stages"].values()) for row in rows) or 1.0
-    fastest = max(row["ratio"] for row in rows)
+    fastest = max(row.get("ratio", 1.0) for row in rows)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {FONT}>',
         f'<rect width="{width}" height="{height}" fill="white"/>',
@@ -125,11 +127,12 @@ def latency(record: dict[str, Any]) -> str:
             wide = row["stages"][stage]["p50"] / longest * plot
             parts.append(f'<rect x="{x:.1f}" y="{y - 11}" width="{wide:.1f}" height="13" fill="{colour}"/>')
             x += wide
-        wide = row["ratio"] / fastest * (PLOT - 50)
+        ratio = row.get("ratio", 0.0)
+        wide = ratio / fastest * (PLOT - 50)
         parts.append(
             f'<rect x="{x_ratio}" y="{y - 11}" width="{wide:.1f}" height="13" fill="{COLOURS["denoiser"]}"/>'
         )
-        parts.append(text(x_ratio + wide + 4, y, f"{row['ratio']:.2f}"))
+        parts.append(text(x_ratio + wide + 4, y, f"{ratio:.2f}"))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

@@ -131,6 +131,16 @@ def choose(
 ) -> Choice:
     """The backend and precision that will compute, and why. Loads nothing of the bundle.
 
+    Raises as `choose_for` does.
+    """
+    return choose_for(bundle.n_bytes, backend, device, precision)
+
+
+def choose_for(
+    n_bytes: int, backend: str = "auto", device: str | None = None, precision: str = "auto"
+) -> Choice:
+    """The same for any bundle of so many bytes.
+
     Raises `OptionsError` for what does not exist or does not go together, `BackendUnavailable`.
     """
     if device is not None and device not in DEVICES:
@@ -145,15 +155,15 @@ def choose(
         raise BackendUnavailable(f"no backend is installed; {'; '.join(reasons.values())}")
     if precision in ONLY:
         return _asked_for(ONLY[precision], device, precision)
-    if (why_not := _why_not_openvino(bundle, reasons["openvino"], device, precision)) is None:
-        return Choice("openvino", "bfloat16", "this processor computes in bfloat16, about twice as fast")
+    if (why_not := _why_not_openvino(n_bytes, reasons["openvino"], device, precision)) is None:
+        return Choice("openvino", "bfloat16", "this processor computes in bfloat16")
     usable = [name for name in ready if name != "openvino" or device != "cuda"]
     if not usable:
         raise BackendUnavailable(f"device {device}: {reasons['onnxruntime']}")
     return Choice(usable[0], "float32", why_not)
 
 
-def _why_not_openvino(bundle: Bundle, missing: str, device: str | None, precision: str) -> str | None:
+def _why_not_openvino(n_bytes: int, missing: str, device: str | None, precision: str) -> str | None:
     """Why its bfloat16 is not what suits best; None if it is."""
     if precision == "float32":
         return "float32 was asked for"
@@ -161,7 +171,7 @@ def _why_not_openvino(bundle: Bundle, missing: str, device: str | None, precisio
         return "openvino has no CUDA"
     if missing:
         return f"openvino {missing}"
-    if sum(entry.bytes for name, entry in bundle.manifest.files.items()) < LARGE_BYTES:
+    if n_bytes < LARGE_BYTES:
         return "the bundle is small: compiling it would take longer than bfloat16 saves"
     from taro_rt.engines.ov import precisions
 

@@ -145,6 +145,11 @@ class Bundle:
             raise kind(f"bundle {folder}: {'; '.join(faults)}")
         return Bundle(folder, manifest)
 
+    @property
+    def n_bytes(self) -> int:
+        """Of all its files."""
+        return sum(entry.bytes for entry in self.manifest.files.values())
+
     def contracts(self) -> dict[str, Contract]:
         """The six contracts, in the order the graphs run."""
         return contracts(self.manifest.geometry)

@@ -35,5 +35,16 @@ def processor() -> str:
 
 def vectors() -> str:
     """Its widest arithmetic, which decides how fast networks run on it."""
-    flags = set(CPUINFO.read_text().split()) if CPUINFO.exists() else set()
+    flags = _flags()
     return next((name for flag, name in VECTORS.items() if flag in flags), "unknown")
+
+
+def adds_bytes_exactly() -> bool:
+    """Whether products of 8-bit numbers are summed without overflow (VNNI). AVX2 and AVX-512 alone add pairs
+    of them in 16 bits, which overflow."""
+    flags = _flags()
+    return not flags or bool(flags & {"avx512_vnni", "avx_vnni"}) or "avx2" not in flags
+
+
+def _flags() -> set[str]:
+    return set(CPUINFO.read_text().split()) if CPUINFO.exists() else set()

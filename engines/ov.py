@@ -79,6 +79,7 @@ class OvEngine:
             ),
         )
         self._request: Any = compiled.create_infer_request()
+        self._feed: dict[str, Array] = {}
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """The outputs by name. Raises `ContractError` for inputs that do not fit, else `EngineError`.
@@ -101,8 +102,9 @@ class OvEngine:
         }
 
     def _run(self, request: Any, inputs: dict[str, Array]) -> None:
-        feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        for name, array in feed.items():  # a shared tensor does not keep its array alive: `feed` does
+        # A shared tensor does not keep its array alive; an interrupt must not free it while it is read.
+        self._feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        for name, array in self._feed.items():
             request.set_tensor(name, ov.Tensor(array, shared_memory=True))
         request.start_async()  # here, so that there is a run to cancel whenever an interrupt comes
         self._watch.run(request.wait, request.cancel)

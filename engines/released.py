@@ -1,8 +1,9 @@
 """The released script's own way of computing, in plain PyTorch: row one of every benchmark.
 
 Transformer in bfloat16 and everything else in float32, modulation made anew at every step, the alignment head
-run and thrown away, five onset segments and forty visual frames whatever is kept. Convolutions are ours and
-their norms are folded, which is in its favour.
+run and thrown away, five onset segments and forty visual frames whatever is kept. What is ours is in its
+favour: convolutions with their norms folded, no queries of the last block's context, one pass of decoding,
+and when it is timed a sampler in float32.
 """
 
 from __future__ import annotations
@@ -17,44 +18,75 @@ from taro_rt.engines.backends import Choice, Engine, Engines
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.contract import Array, Contract
 from taro_rt.engines.eager import EagerEngine, load_networks
+from taro_rt.engines.errors import OptionsError
+from taro_rt.engines.machine import usable_cores
+from taro_rt.engines.nets.config import PUBLISHED, NetworkConfig
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.watch import Watch
 
-ALIGNED = (416, 2048, 768)
-"""Tokens of the audio encoder that training aligns to, hidden width, width of a token (spec B8)."""
-ALIGNED_BLOCK = 4
+
+@dataclass(frozen=True)
+class Head:
+    """Sizes of the alignment head that a transformer was trained with."""
+
+    block: int
+    """It sits on top of this one, counted from 1."""
+    tokens: int
+    """Of the audio encoder that training aligns to."""
+    hidden: int
+    width: int
+    """Of one of those tokens."""
+
+
+PUBLISHED_HEAD = Head(block=4, tokens=416, hidden=2048, width=768)
+"""Spec B8."""
+SMALL_HEAD = Head(block=2, tokens=204, hidden=384, width=128)
+"""That of the embedded bundle's training."""
+
+
+def head_of(config: NetworkConfig) -> Head:
+    """The head that goes with a transformer of this size."""
+    published = config.transformer.width >= PUBLISHED.transformer.width
+    return PUBLISHED_HEAD if published else SMALL_HEAD
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the released script computes beyond need; each part can be left out, and nothing else changes."""
+    """What the released script computes beyond need; each part can be left out, and nothing else changes.
+
+    Raises `OptionsError` for the head without modulation at every step: it sits in the whole transformer.
+    """
 
     alignment_head: bool = True
     modulation_every_step: bool = True
     surplus: bool = True
     """The fifth onset segment, and visual frames beyond those that are kept."""
 
+    def __post_init__(self) -> None:
+        if self.alignment_head and not self.modulation_every_step:
+            raise OptionsError(
+                "recipe: expected no alignment head where modulation is made once, got both; leave it out"
+            )
+
 
 class ReleasedTransformer(nn.Module):
-    """`net` as the released script calls it: everything in every call, and the head on top of block 4."""
+    """`net` as the released script calls it: everything in every call, and the head on top of its block."""
 
-    def __init__(self, net: MMDiT, alignment_head: bool) -> None:
+    def __init__(self, net: MMDiT, head: Head | None) -> None:
         super().__init__()
         self.net, self._hidden = net, torch.zeros(0)
-        tokens, hidden, width = ALIGNED
-        inner = net.config.width
         self.projectors = nn.Sequential()
-        if alignment_head:
+        if head:
             self.projectors = nn.Sequential(
-                nn.Conv1d(net.grid[0] * net.grid[1], tokens, 1),
+                nn.Conv1d(net.grid[0] * net.grid[1], head.tokens, 1),
                 nn.SiLU(),
-                nn.Linear(inner, hidden),
+                nn.Linear(net.config.width, head.hidden),
                 nn.SiLU(),
-                nn.Linear(hidden, hidden),
+                nn.Linear(head.hidden, head.hidden),
                 nn.SiLU(),
-                nn.Linear(hidden, width),
+                nn.Linear(head.hidden, head.width),
             )
-            block = net.joint_blocks[min(ALIGNED_BLOCK, net.config.depth) - 1]
+            block = net.joint_blocks[min(head.block, net.config.depth) - 1]
             block.register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, inputs: object, outputs: tuple[Tensor, Tensor]) -> None:
@@ -166,8 +198,8 @@ def load_released(bundle: Bundle, recipe: Recipe | None = None, threads: int | N
     Raises `BundleError` for weights that do not fit.
     """
     recipe = recipe or Recipe()
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if n_threads := threads or usable_cores():
+        torch.set_num_threads(n_threads)
     networks, contracts, g = load_networks(bundle), bundle.contracts(), bundle.manifest.geometry
     transformer = _bfloat16(networks.transformer)
     modules = networks.graphs()
@@ -178,7 +210,8 @@ def load_released(bundle: Bundle, recipe: Recipe | None = None, threads: int | N
         name: EagerEngine(module, contracts[name]) for name, module in modules.items()
     }
     if recipe.modulation_every_step:
-        whole = ReleasedTransformer(transformer, recipe.alignment_head).bfloat16()
+        head = head_of(bundle.manifest.networks) if recipe.alignment_head else None
+        whole = ReleasedTransformer(transformer, head).bfloat16()
         engines["conditioner"] = PassingConditioner(contracts["conditioner"])
         engines["denoiser"] = EveryStepDenoiser(whole, contracts["denoiser"])
     return Engines(**engines, choice=Choice("eager", "bfloat16", "as released"), watch=Watch())

@@ -226,12 +226,17 @@ def bench(
     backend: Annotated[
         str, typer.Option("--backend", help="Measure this one only, beside the baseline.")
     ] = "auto",
-    runs: Annotated[int, typer.Option(help="Warm runs of each row.")] = 5,
+    runs: Annotated[
+        int | None, typer.Option(help="Warm runs of each row; else as many as fit in 20 s, 3 to 30.")
+    ] = None,
     seconds: Annotated[float, typer.Option(metavar="S", help="Length of the video.")] = 8.0,
     size: Annotated[int, typer.Option(metavar="LINES", help="Height of its picture.")] = 720,
     takes: Annotated[int, typer.Option(help="Sounds per run.")] = 1,
     threads: Threads = None,
     fast: Annotated[bool, typer.Option(help="Measure the settings that change the sound, too.")] = True,
+    more_takes: Annotated[
+        int, typer.Option(help="Measure so many takes at once, too, on the fastest exact row; 1 for not.")
+    ] = 4,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the record here as JSON.", readable=False)
     ] = None,
@@ -247,7 +252,7 @@ def bench(
 
         if output:
             check_output(output, force)
-        plan = Plan(bundle, backend, runs, seconds, size, takes, threads, fast)
+        plan = Plan(bundle, backend, runs, seconds, size, takes, threads, fast, more_takes)
         record = measure(plan, progress)
         if output:
             with atomic_output(output, force) as path:

@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from taro_rt import __version__
-from taro_rt.engines.backends import available, choose
+from taro_rt.engines.backends import LARGE_BYTES, available, choose, choose_for
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.errors import BackendUnavailable, TaroError
 from taro_rt.runtime.commands import Job, Machine, generate_file
@@ -72,6 +72,7 @@ def examine() -> Iterator[Check]:
         yield Check("backends", False, hint, BackendUnavailable.exit_code)
     yield _attempt("default bundle", lambda: _bundle_line(describe_bundle("default")))
     yield _attempt("choice", lambda: str(choose(Bundle.open("default"))))
+    yield _attempt("choice for large bundles", lambda: str(choose_for(LARGE_BYTES)))
     yield _attempt("generation", _one_step)
 
 

@@ -19,10 +19,10 @@ from taro_rt.runtime.bench import gate, released, roofline, run, workload
 from taro_rt.runtime.bench.record import STAGES, percentiles, summary
 from taro_rt.runtime.bench.run import Plan, measure
 from taro_rt.runtime.bench.show import lines
-from taro_rt.runtime.bench.variant import RELEASED, Variant, exact_variants
+from taro_rt.runtime.bench.variant import RELEASED, Variant, exact_variants, fast_variants
 from taro_rt.runtime.cli import app
 from taro_rt.runtime.probe import probe
-from taro_rt.runtime.sampler import sample
+from taro_rt.runtime.sampler import guide, sample
 
 SMALL = {"runs": 1, "seconds": 0.5, "size": 64, "threads": 1, "roofline": (64, 1 << 20)}
 
@@ -42,11 +42,41 @@ def test_the_baseline_is_row_one_and_others_are_ratios_to_it(record: dict[str, A
     assert [row["options"] for row in record["fast"]] and all("ratio" in row for row in record["fast"])
 
 
+def test_8_bits_pass_a_gate_of_their_own_before_they_are_timed(record: dict[str, Any]) -> None:
+    rows = [row for row in record["fast"] if row["precision"] == "int8"]
+    assert len(rows) == 2 and all(row["tolerance"] == gate.TOLERANCES["int8"] for row in rows)
+    assert all(row["deviation"]["vocoder"] < 1e-4 < row["deviation"]["velocity"] for row in rows)
+
+
+def test_a_backend_that_was_asked_for_is_measured_without_the_others() -> None:
+    best = Variant("openvino bfloat16", "openvino", "bfloat16")
+    assert {v.backend for v in fast_variants(best, "openvino")} == {"openvino"}
+    assert "onnxruntime" in {v.backend for v in fast_variants(best)}
+
+
+def test_several_takes_are_measured_beside_one(record: dict[str, Any]) -> None:
+    takes, one = record["takes"], record["exact"][1]
+    assert takes["takes"] == 4 and takes["name"] == one["name"]
+    assert takes["stages"]["denoiser"]["gflop"] == pytest.approx(
+        4 * one["stages"]["denoiser"]["gflop"], rel=1e-3
+    )
+    assert takes["stages"]["onset"]["gflop"] == one["stages"]["onset"]["gflop"]
+    assert takes["ratio"] == pytest.approx(takes["wall_s"]["p50"] / one["wall_s"]["p50"], abs=1e-2)
+
+
+def test_modulation_at_every_step_is_work_of_the_released_denoiser(record: dict[str, Any]) -> None:
+    released, ours = (row["stages"] for row in record["exact"])
+    assert "gflop" not in released["conditioner"]
+    both = ours["denoiser"]["gflop"] + ours["conditioner"]["gflop"]
+    assert released["denoiser"]["gflop"] == pytest.approx(both, abs=2e-3)
+
+
 def test_a_row_tells_stages_percentiles_memory_and_what_was_reached(record: dict[str, Any]) -> None:
     row = record["exact"][1]
     stages = row["stages"]
     assert list(stages) == list(STAGES)
-    assert row["cold_s"] > row["wall_s"]["p50"] > sum(stage["p50"] for stage in stages.values()) * 0.5
+    total = sum(stage["p50"] for stage in stages.values())
+    assert row["cold_s"] > row["wall_s"]["p50"] == pytest.approx(total, abs=1e-3)  # one run: they add up
     assert row["peak_mb"] > 20 and row["load_s"] > 0 and row["load_empty_cache_s"] > 0
     denoiser, rate = stages["denoiser"], record["roofline"]["gemm_gflops"]["float32"]
     assert denoiser["gflops"] == pytest.approx(denoiser["gflop"] / denoiser["p50"], rel=0.05)
@@ -64,6 +94,7 @@ def test_the_record_says_on_what_and_with_what_it_was_made(record: dict[str, Any
         "reference",
         "exact",
         "fast",
+        "takes",
     }
     assert record["reference"] == "eager float32"
     assert {"taro-rt", "numpy", "onnxruntime"} <= set(record["versions"])
@@ -123,17 +154,42 @@ def test_a_worker_that_fails_says_what_it_said(tiny_bundle: Path, tmp_path: Path
 
 def test_percentiles_and_sums_are_those_of_the_runs() -> None:
     runs = [{"wall": float(k), "denoiser": k / 2} for k in (1, 2, 3)]
-    made = summary(runs, {"denoiser": 10.0}, {"float32": 100.0}, "float32")
+    made = summary(runs, {"denoiser": 10.0}, {"denoiser": 100.0})
     assert made["wall_s"] == {"p50": 2.0, "p90": 2.8, "p99": 2.98} == percentiles([1, 2, 3])
     assert made["stages"]["denoiser"]["gflops"] == 10.0 and made["of_roofline"] == 0.05
-    assert summary(runs, {"denoiser": 10.0}, {}, "float32")["stages"]["denoiser"].get("of_roofline") is None
+    assert made["stages"]["other"]["p50"] == 1.0
+    assert summary(runs, {"denoiser": 10.0}, {})["stages"]["denoiser"].get("of_roofline") is None
 
 
-def test_the_gate_sees_what_is_missing_misshapen_or_not_finite() -> None:
+def test_the_share_of_the_roofline_takes_every_stage_at_its_own_rate() -> None:
+    rates = {"denoiser": 100.0, "vocoder": 50.0}
+    made = summary(
+        [{"wall": 1.0, "denoiser": 0.5, "vocoder": 0.4}], {"denoiser": 30.0, "vocoder": 10.0}, rates
+    )
+    assert (
+        made["stages"]["denoiser"]["of_roofline"] == 0.6 and made["stages"]["vocoder"]["of_roofline"] == 0.5
+    )
+    assert made["of_roofline"] == 0.5
+    assert "of_roofline" not in summary([{"wall": 1.0}], {"denoiser": 1.0, "onset": 1.0}, rates)
+
+
+def test_every_graph_is_held_against_the_rate_of_its_own_precision() -> None:
+    whole = Variant("released recipe", RELEASED, "bfloat16")
+    assert [whole.precision_of(g) for g in ("onset", "denoiser")] == ["float32", "bfloat16"]
+    in_int8 = Variant("onnxruntime int8", "onnxruntime", "int8")
+    assert [in_int8.precision_of(g) for g in ("conditioner", "denoiser")] == ["float32", "int8"]
+    assert Variant("openvino bfloat16", "openvino", "bfloat16").precision_of("vocoder") == "bfloat16"
+
+
+def test_the_gate_sees_what_is_missing_misshapen_or_not_finite(tmp_path: Path) -> None:
     good = np.ones((2, 3), np.float32)
     assert gate.relative_rms(good * np.float32(1.01), good) == pytest.approx(0.01, rel=1e-3)
     assert gate.relative_rms(good[:1], good) == float("inf")
     assert gate.relative_rms(good * np.float32("nan"), good) == float("inf")
+    np.savez(tmp_path / "want.npz", a=good, b=good)
+    np.savez(tmp_path / "got.npz", a=good)
+    found = gate.deviations(tmp_path / "got.npz", tmp_path / "want.npz")
+    assert found == {"a": 0.0, "b": float("inf")}
     assert gate.faults({"a": float("nan")}, {"a": 1.0}) == ["a nan, 1.0e+00 allowed"]
 
 
@@ -165,11 +221,15 @@ def test_the_released_sampler_is_the_sampler_up_to_rounding() -> None:
     rng = np.random.default_rng(0)
     start, draws = rng.standard_normal(5000, np.float32), rng.standard_normal((25, 5000), np.float32)
 
+    def both(x: np.ndarray, t: float, guided: bool) -> list[np.ndarray]:
+        return [x * np.float32(0.7) + np.float32(0.1), x * np.float32(0.7)][: 1 + guided]
+
     def velocity(x: np.ndarray, t: float, guided: bool) -> np.ndarray:
-        return (x * np.float32(0.7) + np.float32(guided)).astype(np.float32)
+        pair = both(x, t, guided)
+        return guide(*pair, settings.guidance) if guided else pair[0]
 
     settings = SamplerDefaults()
-    got = released.sample(velocity, start, draws.__getitem__, settings)
+    got = released.sample(both, start, draws.__getitem__, settings)
     want = sample(velocity, start, draws.__getitem__, settings)
     assert 1e-4 < gate.relative_rms(got, want) < 0.03
 

@@ -130,9 +130,7 @@ def test_a_whole_generation_is_close_to_that_of_onnx_runtime(bundle: Bundle, tmp
 def test_large_bundles_take_bfloat16_and_say_why(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     large = enlarged(bundle)
     monkeypatch.setattr(ov, "precisions", lambda: ("bfloat16", "float32"))
-    assert str(choose(large)) == (
-        "openvino in bfloat16: this processor computes in bfloat16, about twice as fast"
-    )
+    assert str(choose(large)) == ("openvino in bfloat16: this processor computes in bfloat16")
     assert choose(bundle).backend == "onnxruntime" and "small" in choose(bundle).reason
     assert choose(large, precision="float32").backend == "onnxruntime"
     assert choose(large, device="cuda").backend == "onnxruntime"

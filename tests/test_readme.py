@@ -50,8 +50,9 @@ def made_by(name: str) -> ModuleType:
 def bench_record() -> dict[str, object]:
     """Two rows that were timed, one that was not, and a fast one."""
     runs = [{"wall": 1.0, "denoiser": 0.6, "read": 0.2}]
-    times = {"cold_s": 2.0, "load_s": 0.5, "peak_mb": 300.0, "runs": 1}
-    timed = {**times, **summary(runs, {"denoiser": 10.0}, {"float32": 100.0}, "float32"), "timed": True}
+    times = {"cold_s": 2.0, "load_s": 0.5, "load_empty_cache_s": 4.0, "peak_mb": 300.0, "runs": 1}
+    times["deviation"] = {"trajectory": 0.0102}
+    timed = {**times, **summary(runs, {"denoiser": 10.0}, {"denoiser": 100.0}), "timed": True}
     rows = [
         {"name": name, "ratio": ratio, **timed} for name, ratio in (("released recipe", 1.0), ("new", 2.0))
     ]
@@ -70,6 +71,7 @@ def bench_record() -> dict[str, object]:
         },
         "roofline": {"gemm_gflops": {"float32": 181.0}, "copy_gb_s": 30.0},
         "exact": [*rows, refused],
+        "takes": {"name": "new", "takes": 4, "beside": 1, "ratio": 2.1, **timed},
         "fast": [
             {"name": f"new, {p}", "options": {"steps": 12}, "precision": p, **timed, "ratio": 4.0}
             for p in ("float32", "int8")
@@ -89,16 +91,21 @@ def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: p
         "less": {"options": {"steps": 12}, "computed": float32, "generated": figures},
         "int8": {"options": {"steps": 12}, "computed": int8, "generated": {**figures, "fd": 7.0}},
     }
-    (folder / "fast.json").write_text(json.dumps({"settings": settings}))
+    manifest = json.loads((ROOT / "engines/default/manifest.json").read_text("utf-8"))
+    sha256 = manifest["files"]["transformer.safetensors"]["sha256"]
+    (folder / "fast.json").write_text(json.dumps({"settings": settings, "transformer_sha256": sha256}))
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     text = table.speed()
-    assert "| new | 2.00 | 1.00 | 1.00 | 1.00 | 2.0 | 0.50 | 300 | 10% |" in text
+    assert "| new | 2.00 | 1.00 | 1.00 | 1.00 | 1 | 2.0 | 0.50 (4.0) | 300 | 10% | 1.02% |" in text
+    assert "4 takes at once (new): 1.00 s, 2.10 times one." in text
     assert "| odd | not timed: velocity" in text and "0.60 (17%)" in text
     assert "| new, float32 | 4.00 | 1.00 | 0.80 | 6.00 | 30% |" in text
     assert "| new, int8 | 4.00 | 1.00 | 0.80 | 7.00 | 30% |" in text
     assert "| TARO | 0.58 | 258 |" in text and "not measured here" in text
+    (folder / "fast.json").write_text(json.dumps({"settings": settings, "transformer_sha256": "older"}))
+    assert "| new, int8 | 4.00 | 1.00 | not measured | | |" in table.speed()
     drawn = ElementTree.fromstring(plot.latency(bench_record()))
-    assert sum(element.tag.endswith("rect") for element in drawn) == 1 + 8 + 2 * (8 + 1)
+    assert sum(element.tag.endswith("rect") for element in drawn) == 1 + 9 + 2 * (9 + 1)
 
 
 def test_every_picture_that_the_readme_shows_is_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,23 @@ from make_tiny_bundle import GLOBAL, make_tiny_bundle, tiny_config
 from taro_rt.engines.backends import Engines, load_engines
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.eager import load_networks
-from taro_rt.engines.released import Recipe, ReleasedTransformer, load_released
+from taro_rt.engines.errors import OptionsError
+from taro_rt.engines.nets.config import PUBLISHED, SMALL
+from taro_rt.engines.released import (
+    PUBLISHED_HEAD,
+    EveryStepDenoiser,
+    Head,
+    Recipe,
+    ReleasedTransformer,
+    head_of,
+    load_released,
+)
 from taro_rt.engines.stages import typical_inputs
 from taro_rt.runtime.sampler import time_grid
 from taro_rt.runtime.timing import Timings
 from taro_rt.runtime.velocity import Asked, Conditions, velocities
+from taro_rt.training.teacher import N_TOKENS, WIDTH
+from taro_rt.training.transformer import Objective
 
 TIMES = time_grid("sde", 5)[:-1]
 LESS = {
@@ -83,7 +96,7 @@ def test_what_is_surplus_is_computed_and_not_kept(bundle: Bundle) -> None:
 def test_the_alignment_head_runs_in_every_call(bundle: Bundle) -> None:
     networks = load_networks(bundle)
     calls: list[tuple[int, ...]] = []
-    net = ReleasedTransformer(networks.transformer, alignment_head=True)
+    net = ReleasedTransformer(networks.transformer, head_of(bundle.manifest.networks))
     net.projectors.register_forward_hook(lambda _, inputs, output: calls.append(tuple(output.shape)))
     g = bundle.manifest.geometry
     with torch.inference_mode():
@@ -94,4 +107,32 @@ def test_the_alignment_head_runs_in_every_call(bundle: Bundle) -> None:
             torch.randn(2, g.visual_frames, g.visual_dim),
             torch.ones(2),
         )
-    assert calls == [(2, 416, 768)]
+    assert calls == [(2, 204, 128)]
+
+
+def test_every_part_of_the_recipe_is_really_computed(bundle: Bundle) -> None:
+    """Counted at the networks of `load_released` itself."""
+    whole = load_released(bundle, threads=1).denoiser._module  # type: ignore[attr-defined]
+    heads, modulations = list[int](), list[int]()
+    whole.projectors.register_forward_hook(lambda *_: heads.append(1))
+    whole.net.final_layer.adaLN_modulation[1].register_forward_hook(lambda *_: modulations.append(1))
+    engines = load_released(bundle, threads=1)
+    engines = replace(engines, denoiser=EveryStepDenoiser(whole, engines.denoiser.contract))
+    for _ in range(3):
+        velocity(engines, guided=True)
+    assert len(heads) == len(modulations) == 3
+
+
+def test_the_head_of_the_embedded_bundle_is_that_of_its_training() -> None:
+    what = Objective().tra
+    assert what is not None
+    assert Head(what.block, N_TOKENS, what.hidden, WIDTH) == head_of(SMALL)
+
+
+def test_the_head_of_the_published_size_is_the_published_one() -> None:
+    assert head_of(PUBLISHED) == PUBLISHED_HEAD
+
+
+def test_a_head_without_modulation_at_every_step_is_refused() -> None:
+    with pytest.raises(OptionsError, match="no alignment head where modulation is made once"):
+        Recipe(modulation_every_step=False)

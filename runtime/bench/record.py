@@ -20,20 +20,25 @@ from taro_rt.runtime.bench.workload import FPS
 
 Record = dict[str, Any]
 PACKAGES = ("taro-rt", "numpy", "av", "onnxruntime", "openvino", "torch")
-STAGES = ("read", *GRAPHS, "write")
+STAGES = ("read", *GRAPHS, "write", "other")
+"""`other` is what is left of a run: probing, noise, the sampler's own arithmetic, levelling."""
 PERCENTILES = (50, 90, 99)
 
 
 def summary(
-    runs: Sequence[dict[str, float]], gflop: dict[str, float], rates: dict[str, float], precision: str
+    runs: Sequence[dict[str, float]], gflop: dict[str, float], rates: dict[str, float | None]
 ) -> Record:
-    """Percentiles of whole runs and of every stage, with what was reached of the machine's own rate."""
+    """Percentiles of whole runs and of every stage, with what was reached of the machine's own rate.
+
+    `rates` are GFLOP/s by stage, of the precision it is computed in; None where that was not measured. The
+    rate of products is all of the roofline that matters: no network does fewer than 100 operations a byte.
+    """
     stages = {}
     for stage in STAGES:
-        row: Record = percentiles([run.get(stage, 0.0) for run in runs])
+        row: Record = percentiles([_seconds(run, stage) for run in runs])
         if gflop.get(stage) and row["p50"]:
             row["gflop"] = gflop[stage]
-            row |= _reached(gflop[stage], row["p50"], rates.get(precision))
+            row |= _reached(gflop[stage], row["p50"], _least_s({stage: gflop[stage]}, rates))
         stages[stage] = row
     whole = percentiles([run["wall"] for run in runs])
     total = round(sum(gflop.values()), 1)
@@ -41,13 +46,23 @@ def summary(
         "wall_s": whole,
         "stages": stages,
         "gflop": total,
-        **_reached(total, whole["p50"], rates.get(precision)),
+        **_reached(total, whole["p50"], _least_s(gflop, rates)),
     }
 
 
-def _reached(gflop: float, seconds: float, rate: float | None) -> Record:
-    achieved = gflop / seconds
-    return {"gflops": round(achieved, 2), **({"of_roofline": round(achieved / rate, 4)} if rate else {})}
+def _seconds(run: dict[str, float], stage: str) -> float:
+    return run["wall"] - sum(run.get(s, 0.0) for s in STAGES) if stage == "other" else run.get(stage, 0.0)
+
+
+def _least_s(gflop: dict[str, float], rates: dict[str, float | None]) -> float | None:
+    """Seconds at the machine's own rates."""
+    parts = [n / rate if (rate := rates.get(stage)) else None for stage, n in gflop.items() if n]
+    return None if None in parts else sum(part for part in parts if part is not None)
+
+
+def _reached(gflop: float, seconds: float, least_s: float | None) -> Record:
+    share = {} if least_s is None else {"of_roofline": round(least_s / seconds, 4)}
+    return {"gflops": round(gflop / seconds, 2), **share}
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -61,7 +76,7 @@ def workload_of(bundle: Bundle, seconds: float, height: int, takes: int, threads
     return {
         "bundle": manifest.name,
         "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
-        "parameters_mb": round(sum(e.bytes for e in manifest.files.values()) / 1e6),
+        "parameters_mb": round(bundle.n_bytes / 1e6),
         "seconds": seconds,
         "height": height,
         "fps": FPS,
@@ -94,10 +109,23 @@ def versions() -> Record:
 
 
 def commit() -> str | None:
-    """Of the checkout this runs from, if it is one."""
-    asked = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
+    """Of the checkout this runs from, if it is one; "-dirty" after it if files were changed since."""
+    here = Path(__file__).resolve()
     try:
+        known = subprocess.run(
+            ["git", "-C", str(here.parent), "ls-files", "--error-unmatch", here.name], capture_output=True
+        )
+        asked = [
+            "git",
+            "-C",
+            str(here.parent),
+            "describe",
+            "--always",
+            "--abbrev=40",
+            "--exclude=*",
+            "--dirty",
+        ]
         done = subprocess.run(asked, capture_output=True, text=True)
     except OSError:
         return None
-    return done.stdout.strip() or None
+    return done.stdout.strip() or None if known.returncode == 0 else None

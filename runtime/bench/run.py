@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,8 +22,8 @@ from taro_rt.runtime.bench.record import Record, commit, device, summary, versio
 from taro_rt.runtime.bench.variant import RELEASED, Variant, exact_variants, fast_variants
 from taro_rt.runtime.progress import Progress, report
 
-SLOW_RUNS = 3
-"""Of a variant in plain PyTorch at most: it takes minutes and is steady."""
+LEAST_RUNS, MOST_RUNS, RUNS_S = 3, 30, 20.0
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Plan:
 
     bundle: str = "default"
     backend: str = "auto"
-    runs: int = 5
+    runs: int | None = None
+    """Warm runs of each row; None for as many as fit in `RUNS_S`, 3 to 30."""
     seconds: float = 8.0
     """Length of the video."""
     size: int = 720
@@ -41,13 +42,21 @@ class Plan:
     threads: int | None = None
     fast: bool = True
     """Measure the settings that change the sound too."""
+    more_takes: int = 4
+    """Also measure so many takes at once on the fastest exact row; 1 for not."""
     roofline: tuple[int, int] | None = None
     """Side of the matrices and bytes copied; None for sizes that fill a machine."""
 
     def __post_init__(self) -> None:
-        limits = {"runs": (1, 1000), "seconds": (0.5, 3600), "size": (32, 4320), "takes": (1, 100)}
+        limits = {
+            "runs": (1, 1000),
+            "seconds": (0.5, 3600),
+            "size": (32, 4320),
+            "takes": (1, 100),
+            "more_takes": (1, 100),
+        }
         for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
+            if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
                 raise OptionsError(f"{name}: expected {low:g} to {high:g}, got {getattr(self, name)!r}")
 
 
@@ -65,7 +74,9 @@ def measure(plan: Plan, progress: Progress | None = None) -> Record:
         for k, variant in enumerate(variants):
             report(progress, "bench", (k + 1) / (len(variants) + 2))
             exact.append(bench.row(variant, roofline))
-        fast = bench.fast_rows(variants, exact, roofline) if plan.fast else []
+        best = bench.fastest(variants, exact)
+        fast = bench.fast_rows(best, roofline) if plan.fast and best else []
+        takes = bench.takes(best, exact, roofline) if plan.more_takes > 1 and best else None
     base = exact[0]
     for row in (*exact, *fast):
         if row["timed"] and base["timed"]:
@@ -80,6 +91,7 @@ def measure(plan: Plan, progress: Progress | None = None) -> Record:
         "reference": bench.reference_name,
         "exact": exact,
         "fast": fast,
+        "takes": takes,
     }
 
 
@@ -97,8 +109,13 @@ class _Bench:
     def ask(self, task: str, **more: Any) -> Record:
         """Have `task` done in a process of its own. Raises `EngineError` with its last words."""
         asked = {"task": task, "bundle": self._bundle, "threads": self._plan.threads, **more}
-        command = [sys.executable, "-m", "taro_rt.runtime.bench.worker", json.dumps(asked)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        command = [sys.executable, "-P", "-m", "taro_rt.runtime.bench.worker", json.dumps(asked)]
+        environment = dict(os.environ)
+        if self._plan.threads:  # NumPy's products, in the roofline, hear of it in no other way
+            environment |= dict.fromkeys(THREADS, str(self._plan.threads))
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as process:
             try:
                 out, err = process.communicate()
             except BaseException:
@@ -117,26 +134,33 @@ class _Bench:
         head = {"name": variant.name, "backend": variant.backend, "precision": variant.precision, **passed}
         return {**head, **self._times(variant, roofline)} if passed["timed"] else head
 
-    def fast_rows(
-        self, variants: Sequence[Variant], exact: Sequence[Record], roofline: Record
-    ) -> list[Record]:
-        """Times of the settings that change the sound, on the fastest exact variant."""
+    def fastest(self, variants: Sequence[Variant], exact: Sequence[Record]) -> Variant | None:
+        """The exact variant of least time, if any of ours was timed."""
         timed = [(row["wall_s"]["p50"], k) for k, row in enumerate(exact) if row["timed"]]
         timed = [each for each in timed if variants[each[1]].backend != RELEASED]
-        if not timed:
-            return []
-        best = variants[min(timed)[1]]
-        return [
-            {
-                "name": fast.name,
-                "backend": fast.backend,
-                "precision": fast.precision,
-                "options": fast.options,
-                "timed": True,
-                **self._times(fast, roofline),
-            }
-            for fast in fast_variants(best)
-        ]
+        return variants[min(timed)[1]] if timed else None
+
+    def fast_rows(self, best: Variant, roofline: Record) -> list[Record]:
+        """Times of the settings that change the sound, on the fastest exact variant, which has passed its
+        gate, and in 8 bits, which have one of their own."""
+        rows, in_int8 = [], dict[str, Any]()
+        for fast in fast_variants(best, self._plan.backend):
+            passed: Record = {"timed": True}
+            if fast.precision == "int8":
+                in_int8 = in_int8 or self._gate(replace(fast, options={}))
+                passed = in_int8
+            head = {"name": fast.name, "backend": fast.backend, "precision": fast.precision}
+            head |= {"options": fast.options, **passed}
+            rows.append({**head, **self._times(fast, roofline)} if passed["timed"] else head)
+        return rows
+
+    def takes(self, best: Variant, exact: Sequence[Record], roofline: Record) -> Record:
+        """What several takes at once cost, beside the same variant's usual run."""
+        n = self._plan.more_takes
+        usual = next(row for row in exact if row["name"] == best.name)
+        made = self._times(best, roofline, n)
+        ratio = round(made["wall_s"]["p50"] / usual["wall_s"]["p50"], 3)
+        return {"name": best.name, "takes": n, "beside": self._plan.takes, "ratio": ratio, **made}
 
     def _gate(self, variant: Variant) -> Record:
         file = self._file(variant)
@@ -167,26 +191,27 @@ class _Bench:
             self.ask("outputs", variant=variant.as_json(), file=str(self._reference))
         return self._reference
 
-    def _times(self, variant: Variant, roofline: Record) -> Record:
+    def _times(self, variant: Variant, roofline: Record, takes: int | None = None) -> Record:
         plan = self._plan
-        slow = variant.backend in (RELEASED, "eager")
-        runs = min(plan.runs, SLOW_RUNS) if slow else plan.runs
         asked = {
             "variant": variant.as_json(),
             "video": str(self.video),
             "output": str(self._folder / "out.mp4"),
-            "takes": plan.takes,
+            "takes": takes or plan.takes,
         }
         started = time.perf_counter()
-        self.ask("generate", runs=1, **asked)
+        self.ask("generate", least=1, most=1, seconds=0.0, **asked)
         cold_s = time.perf_counter() - started
-        warm = self.ask("generate", runs=runs + 1, **asked)
+        least, most = (LEAST_RUNS, MOST_RUNS) if plan.runs is None else (plan.runs, plan.runs)
+        warm = self.ask("generate", least=least + 1, most=most + 1, seconds=RUNS_S, **asked)
+        runs = warm["runs"][1:]
+        rates = {graph: roofline["gemm_gflops"].get(variant.precision_of(graph)) for graph in warm["gflop"]}
         return {
             "cold_s": round(cold_s, 3),
             "load_s": warm["load_s"],
             "peak_mb": warm["peak_mb"],
-            "runs": runs,
-            **summary(warm["runs"][1:], warm["gflop"], roofline["gemm_gflops"], variant.precision),
+            "runs": len(runs),
+            **summary(runs, warm["gflop"], rates),
         }
 
     def _file(self, variant: Variant) -> Path:

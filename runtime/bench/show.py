@@ -22,6 +22,10 @@ def lines(record: Record) -> Iterator[str]:
     yield ""
     yield "exact: the same mathematics"
     yield from table(exact_rows(record["exact"]))
+    if takes := record["takes"]:
+        yield f"{takes['takes']} takes at once, {takes['name']}: {takes['wall_s']['p50']:.2f}, " + (
+            f"{takes['ratio']:.2f} times {takes['beside']}"
+        )
     if record["fast"]:
         yield ""
         yield "fast: another sound (README: what each setting costs)"
@@ -31,7 +35,7 @@ def lines(record: Record) -> Iterator[str]:
 def exact_rows(rows: Sequence[Record]) -> list[list[str]]:
     """Head and cells of the table of variants."""
     stages = list(next((row["stages"] for row in rows if row["timed"]), {}))
-    head = ["", "ratio", "p50", "p90", "p99", "cold", "load", "MB", "GFLOP/s", "of roofline", *stages]
+    head = ["", "ratio", "p50", "p90", "p99", "runs", "cold", "load", "MB", "GFLOP/s", "of roofline", *stages]
     return [head, *(_cells(row, stages) for row in rows)]
 
 
@@ -43,6 +47,7 @@ def _cells(row: Record, stages: Sequence[str]) -> list[str]:
         row["name"],
         f"{row['ratio']:.2f}" if "ratio" in row else "",
         *(f"{wall[q]:.2f}" for q in ("p50", "p90", "p99")),
+        str(row["runs"]),
         f"{row['cold_s']:.2f}",
         f"{row['load_s']:.2f}",
         f"{row['peak_mb']:.0f}" if row["peak_mb"] else "",

@@ -35,6 +35,17 @@ class Variant:
         """Plain containers."""
         return asdict(self)
 
+    @property
+    def modulates_every_step(self) -> bool:
+        """Whether modulation is part of the denoiser's work."""
+        return self.backend == RELEASED and "modulation_every_step" not in self.without
+
+    def precision_of(self, graph: str) -> str:
+        """What a graph is computed in: the released recipe keeps all but the transformer in float32, and 8
+        bits are for the denoiser alone."""
+        narrow = {RELEASED: ("conditioner", "denoiser"), "onnxruntime": ("denoiser",)}
+        return self.precision if graph in narrow.get(self.backend, (graph,)) else "float32"
+
     def load(self, bundle: Bundle, threads: int | None) -> Engines:
         """Its engines. Raises `BundleError` or `EngineError`."""
         if self.backend != RELEASED:
@@ -45,7 +56,8 @@ class Variant:
 
 
 def exact_variants(backend: str = "auto") -> list[Variant]:
-    """Every way of computing the same, as far as it is installed here: the slowest first.
+    """Every way of computing the same, as far as it is installed here: the released recipe, the same without
+    one surplus part after the other, then the backends.
 
     With `backend` named only that one, beside the baseline. Raises `OptionsError`.
     """
@@ -60,14 +72,14 @@ def exact_variants(backend: str = "auto") -> list[Variant]:
     return found
 
 
-def fast_variants(best: Variant) -> list[Variant]:
+def fast_variants(best: Variant, backend: str = "auto") -> list[Variant]:
     """Settings that change the sound, on the fastest exact way of computing; then 8-bit linear layers, which
     ONNX Runtime alone has, without and with the boldest of them."""
     made = [
         Variant(f"{best.name}, {name}", best.backend, best.precision, (), options)
         for name, options in FAST.items()
     ]
-    if not available()["onnxruntime"] and find_spec("onnx"):
+    if backend in ("auto", "onnxruntime") and not available()["onnxruntime"] and find_spec("onnx"):
         boldest = list(FAST)[-1]
         made.append(Variant("onnxruntime int8", "onnxruntime", "int8"))
         made.append(Variant(f"onnxruntime int8, {boldest}", "onnxruntime", "int8", (), FAST[boldest]))

@@ -32,7 +32,7 @@ from taro_rt.runtime.velocity import Asked, Conditions, velocities
 
 Task = dict[str, Any]
 VELOCITY_AT = 9
-"""Step of the evaluation that the gate looks at: the first guided ones are behind it."""
+"""Step whose time the gate's one velocity is taken at, of pure noise and without guidance."""
 
 
 def main() -> None:
@@ -75,13 +75,19 @@ def _sampled(engines: Engines, bundle: Bundle, variant: Variant) -> tuple[Array,
     def noise(stream: int, step: int) -> Array:
         return draw_noise((0,), stream, step, 0, g.latent_frames, g)
 
-    def velocity(latents: Array, t: float, guided: bool) -> Array:
-        return velocities(engines.denoiser, [Asked(latents, on, t, guided)], settings.guidance, Timings())[0]
+    def velocity(latents: Array, t: float, guided: bool, guidance: float = settings.guidance) -> Array:
+        return velocities(engines.denoiser, [Asked(latents, on, t, guided)], guidance, Timings())[0]
+
+    def both(latents: Array, t: float, guided: bool) -> list[Array]:
+        scales = (1.0, 0.0) if guided else (1.0,)
+        return [velocity(latents, t, guided, scale) for scale in scales]
 
     start = noise(START, 0)
-    run = released.sample if as_released else sample
     middle = float(times[min(VELOCITY_AT, settings.steps - 1)])
-    return velocity(start, middle, False), run(velocity, start, lambda i: noise(STEP, i), settings)
+    one = velocity(start, middle, False)
+    if as_released:
+        return one, released.sample(both, start, lambda i: noise(STEP, i), settings)
+    return one, sample(velocity, start, lambda i: noise(STEP, i), settings)
 
 
 def generate(task: Task) -> Task:
@@ -94,12 +100,18 @@ def generate(task: Task) -> Task:
     load_s = time.perf_counter() - started
     machine, runs = Machine.of(pipeline, task["bundle"]), []
     job = Job(Options(takes=task["takes"], **variant.options), force=True)
-    for _ in range(task["runs"]):
+    began = time.perf_counter()
+    while len(runs) < task["least"] or (
+        len(runs) < task["most"] and time.perf_counter() - began < task["seconds"]
+    ):
         counts.update(dict.fromkeys(GRAPHS, 0))
         started = time.perf_counter()
         record, _ = generate_file(machine, Path(task["video"]), Path(task["output"]), job, Silent())
         runs.append({"wall": time.perf_counter() - started, **record["timings_s"]})
     pipeline.close()
+    if variant.modulates_every_step:  # its conditioner only hands the conditions on
+        counts["denoiser"] += counts["conditioner"]
+        counts["conditioner"] = 0
     return {
         "load_s": round(load_s, 3),
         "runs": runs,

@@ -1,4 +1,4 @@
-"""What is computed: a video file that has to be decoded in earnest, and conditions for the sampler."""
+"""What is computed: a video file that has to be decoded in earnest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 import av
 import numpy as np
 
-from taro_rt.engines.contract import Array
 from taro_rt.runtime.resize import Frames
 
 FPS = 30
@@ -43,8 +42,3 @@ def _with_ball(wall: Frames, time_s: float) -> Frames:
     picture = wall.copy()
     picture[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = (230, 200, 40)
     return picture
-
-
-def conditions(shape: tuple[int, ...], seed: int) -> Array:
-    """Standard normal values."""
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
