@@ -52,26 +52,41 @@ def measured(
     host, rate = request.param[0], Fraction(request.param[1])
     if not is_there(host):
         pytest.skip(f"{host} is not installed")
-    folder = tmp_path_factory.mktemp("blender")
+    return told(
+        HOSTS[host], "blender_host.py", asked_of(tmp_path_factory.mktemp("blender"), tiny_bundle, rate)
+    )
+
+
+def asked_of(folder: Path, bundle: Path, rate: Fraction) -> dict[str, Any]:
+    """What the scripts need: the add-on, the command, and two seconds of a video in `folder`."""
     n = round(2 * rate)
     video = encode(folder / "clip é.mp4", numbered(n), [k / rate for k in range(n)], fps=rate)  # type: ignore[misc]
     addon = folder / "addon.zip"
     subprocess.run([sys.executable, ROOT / "integrations/blender/build.py", addon], check=True)
-    asked = {
+    return {
         "folder": str(folder),
         "zip": str(addon),
         "video": str(video),
         "program": str(program(folder)),
-        "options": f"--bundle {shlex.quote(str(tiny_bundle))} --steps 2 --threads 1",
+        "options": f"--bundle {shlex.quote(str(bundle))} --steps 2 --threads 1",
         "takes": 2,
         "rate": [rate.numerator, rate.denominator],
     }
+
+
+def told(command: list[str], script: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """The JSON that a script in Blender prints last."""
+    folder = asked["folder"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    environment |= {"TARO_BLENDER": json.dumps(asked), "HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-    environment |= {"BLENDER_USER_RESOURCES": str(folder), "BLENDER_USER_SCRIPTS": str(folder / "scripts")}
-    command = [*HOSTS[host], str(ROOT / "tests" / "blender_host.py")]
+    environment |= {"TARO_BLENDER": json.dumps(asked), "HOME": folder, "XDG_CONFIG_HOME": folder}
+    environment |= {"BLENDER_USER_RESOURCES": folder, "BLENDER_USER_SCRIPTS": f"{folder}/scripts"}
     done = subprocess.run(
-        command, env=environment, timeout=HOST_S, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        [*command, str(ROOT / "tests" / script)],
+        env=environment,
+        timeout=HOST_S,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"version"')]
@@ -112,3 +127,18 @@ def test_what_cannot_be_done_is_said_in_a_sentence_and_changes_nothing(measured:
     assert "frames per second" in measured["other_rate"]
     assert "steps" in measured["refused"] and "preferences" in measured["missing"]
     assert measured["sounds_after_refusals"] == 0
+
+
+def test_escape_stops_the_work_in_a_window_and_the_next_run_is_whole(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    if not is_there("blender") or shutil.which("xvfb-run") is None:
+        pytest.skip("blender or xvfb-run is not installed")
+    screen = ["xvfb-run", "-a", "-s", "-screen 0 1280x720x24 +extension GLX"]
+    window = ["--factory-startup", "--enable-event-simulate", "-p", "0", "0", "1280", "720", "--python"]
+    found = told(
+        [*screen, "blender", *window], "blender_window.py", asked_of(tmp_path, tiny_bundle, Fraction(25))
+    )
+    assert found["begun"] == ["RUNNING_MODAL"]
+    assert found["left_by_escape"] == [] and found["sounds_after_escape"] == 0
+    assert found["sounds"] == [[1, 2, False], [1, 3, True]]
