@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from command import command_line
+from command import program
 from media import encode, numbered
 
 ROOT = Path(__file__).parents[1]
@@ -30,16 +30,6 @@ def is_there(host: str) -> bool:
     if host == "blender":
         return shutil.which("blender") is not None
     return "BPY_PYTHON" in os.environ or importlib.util.find_spec("bpy") is not None
-
-
-def program(folder: Path) -> Path:
-    """The command as one file, whatever Python the host starts."""
-    line, environment = command_line()
-    script = folder / "taro-rt"
-    path = shlex.quote(environment["PYTHONPATH"])
-    script.write_text(f'#!/bin/sh\nPYTHONPATH={path} TARO_CACHE=off exec {shlex.join(line)} "$@"\n')
-    script.chmod(0o755)
-    return script
 
 
 @pytest.fixture(

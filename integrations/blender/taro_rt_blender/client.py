@@ -111,11 +111,14 @@ class CommandJob:
     def cancel(self) -> None:
         """Stop, and wait until the command has removed what it had begun."""
         if self._process.poll() is None:
-            self._process.terminate() if os.name == "nt" else self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGINT)
         try:
             self._process.wait(self.PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.wait()
+        for reader in self._readers:
+            reader.join(self.PATIENCE_S)
         self._state.done, self._state.error = True, "cancelled"
 
     def _finish(self, exit_code: int) -> None:
@@ -133,16 +136,18 @@ class CommandJob:
 
     def _read_result(self) -> None:
         assert self._process.stdout
-        self._said = [line for line in self._process.stdout if line.strip()]
+        with self._process.stdout as lines:
+            self._said = [line for line in lines if line.strip()]
 
     def _read_progress(self) -> None:
         assert self._process.stderr
-        for line in self._process.stderr:
-            try:
-                told = json.loads(line)
-                self._state.stage, self._state.progress = str(told["stage"]), float(told["progress"])
-            except (ValueError, KeyError, TypeError):  # a remark for people
-                self._remarks.append(line.strip())
+        with self._process.stderr as lines:
+            for line in lines:
+                try:
+                    told = json.loads(line)
+                    self._state.stage, self._state.progress = str(told["stage"]), float(told["progress"])
+                except (ValueError, KeyError, TypeError):  # a remark for people
+                    self._remarks.append(line.strip())
 
 
 class ServiceJob:
