@@ -16,7 +16,7 @@ from taro_rt.engines.errors import MediaError
 from taro_rt.runtime.clip import open_reel
 from taro_rt.runtime.files import atomic_output, atomic_outputs, check_output, refuse_same_file
 from taro_rt.runtime.finish import Finish
-from taro_rt.runtime.handoff import Export, check_exports, check_names, write_exports
+from taro_rt.runtime.handoff import Export, check_exports, check_names, for_editors, write_exports
 from taro_rt.runtime.mux import write_output
 from taro_rt.runtime.onsets import as_json, check_within
 from taro_rt.runtime.options import Options
@@ -95,6 +95,7 @@ def generate_file(
     """Generate and write every take; the record of the result, and the warnings met on the way."""
     options, timings = job.options, Timings()
     outputs = take_names(output or default_output(video), options.takes)
+    finish = for_editors(job.finish) if job.exports else job.finish
     exports = take_exports(job.exports, options.takes)
     check_names(outputs, [export for take in exports for export in take])
     for path in outputs:
@@ -106,8 +107,8 @@ def generate_file(
     with timings("probe"):
         found = probe(video, job.span)
         check_within(options.onsets or (), found.duration_s)
-        plans = [plan_output(found, path, job.finish) for path in outputs]
-        check_exports(found, outputs, exports[0], job.finish)
+        plans = [plan_output(found, path, finish) for path in outputs]
+        check_exports(found, outputs, exports[0], finish)
     with timings("load"):
         pipeline = machine.pipeline(progress)
     with open_reel(found, pipeline.geometry) as reel:
@@ -118,11 +119,11 @@ def generate_file(
             part = partial(_report_part, progress, k, len(outputs))
             part("write", 0.0)
             with timings("write"):
-                write_output(info, audio, temporary, job.finish, plans[k], part)
+                write_output(info, audio, temporary, finish, plans[k], part)
                 first = len(outputs) + k * len(job.exports)
                 into = temporaries[first : first + len(job.exports)]
                 about = (info, audio, result.seeds[k], result.onsets, outputs[k])
-                write_exports(*about, exports[k], into, job.finish)
+                write_exports(*about, exports[k], into, finish)
     report(progress, "write", 1.0)
     warnings = (*warnings, *plans[0].notices)
     seconds = {**timings.seconds, **result.timings}
