@@ -71,13 +71,13 @@ def _cues(onsets: Sequence[Onset], n_samples: int, rate_hz: int) -> bytes:
     """A cue point per onset, and the list of their labels."""
     if not onsets:
         return b""
-    points, labels = b"", b"adtl"
+    points, labels = [struct.pack("<I", len(onsets))], [b"adtl"]
     for number, onset in enumerate(onsets, 1):
         at = min(round(onset.time_s * rate_hz), n_samples - 1)
-        points += struct.pack("<II4sIII", number, at, b"data", 0, 0, at)
+        points.append(struct.pack("<II4sIII", number, at, b"data", 0, 0, at))
         label = f"onset {number} ({onset.strength:.2f})".encode("ascii") + b"\0"
-        labels += _chunk(b"labl", struct.pack("<I", number) + label)
-    return _chunk(b"cue ", struct.pack("<I", len(onsets)) + points) + _chunk(b"LIST", labels)
+        labels.append(_chunk(b"labl", struct.pack("<I", number) + label))
+    return _chunk(b"cue ", b"".join(points)) + _chunk(b"LIST", b"".join(labels))
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

@@ -27,7 +27,7 @@ class Timeline:
     rate: Fraction
     """Frames per second, exact."""
     size: tuple[int, int]
-    """Width and height of the picture as stored in square or other pixels."""
+    """Width and height of the picture in pixels."""
     pixel_aspect: Fraction
     picture: Path
     sound: Path
@@ -113,7 +113,9 @@ def unwritable(paths: Iterable[Path]) -> Path | None:
 
 def _relative(path: Path, folder: Path) -> str:
     try:
-        return os.path.relpath(path, folder)
+        return os.path.relpath(
+            os.path.realpath(path), os.path.realpath(folder)
+        )  # ".." leaves a link's target
     except ValueError:  # another drive
         return str(path.absolute())
 

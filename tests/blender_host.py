@@ -64,6 +64,15 @@ def facts(scene, strips, movie) -> dict:
     }
 
 
+def refusal() -> str:
+    """What the operator says when it cannot."""
+    try:
+        bpy.ops.sequencer.taro_rt_generate()
+    except RuntimeError as error:
+        return str(error)
+    return "nothing"
+
+
 def main() -> None:
     measured = {"version": bpy.app.version_string}
     rate = tuple(ASKED["rate"])
@@ -72,21 +81,17 @@ def main() -> None:
         measured[name] = facts(scene, strips, movie)
     scene, strips, movie = sequence(rate, 1, 0)
     scene.render.fps, scene.render.fps_base = 60, 1
-    try:
-        bpy.ops.sequencer.taro_rt_generate()
-    except RuntimeError as error:
-        measured["other_rate"] = str(error)
+    measured["other_rate"] = refusal()
     scene, strips, movie = sequence(rate, 1, 0)
     bpy.context.preferences.addons[MODULE].preferences.options = "--steps 0"
-    try:
-        bpy.ops.sequencer.taro_rt_generate()
-    except RuntimeError as error:
-        measured["refused"] = str(error)
+    measured["refused"] = refusal()
     bpy.context.preferences.addons[MODULE].preferences.program = "/nowhere/taro-rt"
-    try:
-        bpy.ops.sequencer.taro_rt_generate()
-    except RuntimeError as error:
-        measured["missing"] = str(error)
+    measured["missing"] = refusal()
+    if hasattr(movie, "retiming_keys"):
+        movie.retiming_keys.add(timeline_frame=10)
+    else:
+        movie.speed_factor = 2.0
+    measured["retimed"] = refusal()
     measured["sounds_after_refusals"] = sum(strip.type == "SOUND" for strip in strips)
     bpy.ops.preferences.addon_disable(module=MODULE)
     print(json.dumps(measured))

@@ -1,6 +1,7 @@
 """Files for editors, read back by the tools that editors use."""
 
 import json
+import re
 import shutil
 import subprocess
 from fractions import Fraction
@@ -81,6 +82,15 @@ def test_melt_finds_media_of_any_name_in_another_folder(run: Run, tmp_path: Path
     assert run("generate", video, "-o", sound, "--export", f"mlt={timeline}").exit_code == 0
     soundfile.write(sound, burst(2.0, 0.7), 48000)
     assert heard(timeline) == pytest.approx(0.7, abs=0.001)
+
+
+def test_media_are_found_from_a_folder_behind_a_link(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    timeline = tmp_path / "link" / "t.mlt"
+    assert run("generate", clip(tmp_path), "--export", f"mlt={timeline}").exit_code == 0
+    resources = re.findall('name="resource">(.*)</property>', timeline.read_text("utf-8"))
+    assert [(timeline.parent / name).is_file() for name in resources] == [True, True]
 
 
 def test_an_mlt_timeline_has_the_clips_exact_rate_and_size(run: Run, tmp_path: Path) -> None:

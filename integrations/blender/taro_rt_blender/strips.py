@@ -72,6 +72,8 @@ def placement(scene: bpy.types.Scene) -> Placement:
         )
     if strip.use_reverse_frames:
         raise Refused("The strip plays backwards; its sound cannot be made")
+    if getattr(strip, "speed_factor", 1.0) != 1.0 or len(getattr(strip, "retiming_keys", ())):
+        raise Refused("The strip is retimed; make its sound before you change its speed")
     start, end = round(strip.frame_final_start), round(strip.frame_final_end)
     skipped = round(strip.frame_final_start - strip.frame_start) + int(strip.animation_offset_start)
     if skipped < 0:
