@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """The service is on this machine: no proxy is asked."""
 
