@@ -17,6 +17,8 @@ from typing import Any
 from taro_rt.runtime.onsets import Onset
 
 Node = dict[str, Any]
+HD_LINES = 720
+"""From this height on, colours that a file does not describe are taken for BT.709."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def as_mlt(timeline: Timeline, folder: Path) -> str:
     root = ET.Element("mlt", LC_NUMERIC="C", producer="sequence", title=t.name)
     (width, height), shown = t.size, t.size[0] * t.pixel_aspect / t.size[1]
     profile = {
-        "description": "taro-rt", "width": width, "height": height, "progressive": 1, "colorspace": 709,
+        "description": "taro-rt", "width": width, "height": height, "progressive": 1,
+        "colorspace": 709 if height >= HD_LINES else 601,
         "frame_rate_num": t.rate.numerator, "frame_rate_den": t.rate.denominator,
         "sample_aspect_num": t.pixel_aspect.numerator, "sample_aspect_den": t.pixel_aspect.denominator,
         "display_aspect_num": shown.numerator, "display_aspect_den": shown.denominator,
@@ -93,10 +96,13 @@ def as_mlt(timeline: Timeline, folder: Path) -> str:
         _properties(producer, mlt_service="avformat", resource=resource, **{unused: "-1"})
     for name, offset, n in (("picture", 0, t.n_frames), ("sound", t.offset, t.n_sound)):
         playlist = ET.SubElement(root, "playlist", id=f"{name}_track")
+        _properties(playlist, **{"shotcut:video" if name == "picture" else "shotcut:audio": "1"})
         if offset:
             ET.SubElement(playlist, "blank", length=str(offset))
         ET.SubElement(playlist, "entry", {"producer": name, "in": "0", "out": str(n - 1)})
     tractor = ET.SubElement(root, "tractor", id="sequence")
+    _properties(tractor, shotcut="1")  # else Shotcut opens it as one clip, without its tracks
+    _shotcut_markers(ET.SubElement(tractor, "properties", name="shotcut:markers"), t)
     tracks = ET.SubElement(tractor, "multitrack")
     ET.SubElement(tracks, "track", producer="picture_track")
     ET.SubElement(tracks, "track", producer="sound_track", hide="video")
@@ -104,6 +110,20 @@ def as_mlt(timeline: Timeline, folder: Path) -> str:
     _properties(mix, mlt_service="mix", a_track="0", b_track="1", sum="1", always_active="1")
     ET.indent(root, " ")
     return ET.tostring(root, "unicode", xml_declaration=False) + "\n"
+
+
+def _shotcut_markers(node: ET.Element, t: Timeline) -> None:
+    for number, onset in enumerate(t.onsets):
+        frames = t.offset + round(Fraction(onset.time_s) * t.rate)
+        at = _clock(frames / t.rate)
+        marker = ET.SubElement(node, "properties", name=str(number))
+        _properties(marker, text=f"onset {number + 1}", start=at, end=at)
+
+
+def _clock(seconds: Fraction) -> str:
+    """00:00:01.250"""
+    minutes, milliseconds = divmod(round(1000 * seconds), 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds / 1000:06.3f}"
 
 
 def unwritable(paths: Iterable[Path]) -> Path | None:

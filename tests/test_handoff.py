@@ -93,6 +93,13 @@ def test_media_are_found_from_a_folder_behind_a_link(run: Run, tmp_path: Path) -
     assert [(timeline.parent / name).is_file() for name in resources] == [True, True]
 
 
+def test_an_mlt_timeline_marks_onsets_at_frames_of_the_whole_video(run: Run, tmp_path: Path) -> None:
+    timeline = tmp_path / "t.mlt"
+    more = ["--start", 0.8, "--onsets", onset_file(tmp_path, 0.8), "--export", f"mlt={timeline}"]
+    assert run("generate", clip(tmp_path), "-o", tmp_path / "s.wav", *more).exit_code == 0
+    assert re.findall('name="start">(.*)</', timeline.read_text("utf-8")) == ["00:00:01.000", "00:00:01.280"]
+
+
 def test_an_mlt_timeline_has_the_clips_exact_rate_and_size(run: Run, tmp_path: Path) -> None:
     video = clip(tmp_path, Fraction(30000, 1001))
     assert run("generate", video, "--export", f"mlt={tmp_path / 't.mlt'}").exit_code == 0
