@@ -80,6 +80,7 @@ def told(command: list[str], script: str, asked: dict[str, Any]) -> dict[str, An
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"version"')]
+    assert lines, done.stdout[-3000:] + done.stderr[-3000:]
     return dict(json.loads(lines[-1]))
 
 
