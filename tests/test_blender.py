@@ -122,7 +122,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence_and_changes_nothing(measured:
 
 def test_a_retimed_strip_is_refused(measured: dict[str, Any]) -> None:
     if "retimed" not in measured:
-        pytest.skip("from 4 on, Blender retimes only in a window")
+        pytest.skip("this Blender retimes only in a window")
     assert "retimed" in measured["retimed"]
 
 
