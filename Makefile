@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RECORDS := benchmarks/results/cpu-$(shell getconf _NPROCESSORS_ONLN)-cores
 export PYTHONSAFEPATH := 1
 
-.PHONY: sample test fuzz check wheel bench speed speed-published media default-bundle evaluate clean
+.PHONY: sample test fuzz check wheel bench speed speed-published media default-bundle evaluate blender-addon clean
 
 sample: $(VENV)/.installed-cpu  ## install, then give the sample video its sound: samples/drumstick.taro.mp4
 	$(BIN)/taro-rt generate samples/drumstick.mp4 --force
@@ -24,6 +24,10 @@ check: $(VENV)/.installed-dev  ## lint, format and types
 wheel: $(VENV)/.installed-dev  ## build dist/*.whl
 	rm -rf build dist
 	$(BIN)/python -m build --wheel
+
+blender-addon:  ## build dist/taro_rt_blender.zip for Blender's "Install from Disk"
+	mkdir -p dist
+	$(PYTHON) integrations/blender/build.py dist/taro_rt_blender.zip
 
 bench: $(VENV)/.installed-dev  ## time the command as its users meet it
 	$(BIN)/python benchmarks/first_use.py

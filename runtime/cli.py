@@ -95,6 +95,12 @@ def generate(
         Path | None,
         typer.Option("--onsets", help="Onset times to use, as `taro-rt onsets` writes them.", readable=False),
     ] = None,
+    exports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--export", metavar="KIND=FILE", help="For an editor: otio=X.otio, mlt=X.mlt or bwf=X.wav."
+        ),
+    ] = None,
     device: Device = None,
     threads: Threads = None,
     precision: Precision = "auto",
@@ -107,6 +113,7 @@ def generate(
         from taro_rt.runtime.batch import expand, generate_many, is_many
         from taro_rt.runtime.commands import Job, Machine, generate_file
         from taro_rt.runtime.finish import Finish, read_loudness
+        from taro_rt.runtime.handoff import read_exports
         from taro_rt.runtime.onsets import read_onsets
         from taro_rt.runtime.options import Options
         from taro_rt.runtime.source import Span
@@ -123,18 +130,21 @@ def generate(
             onsets=read_onsets(onsets, start) if onsets else None,
         )
         finish = Finish(cast("Keeping", audio), gain, read_loudness(loudness), rate, channels)
-        job = Job(options, finish, Span(start, end), force)
+        job = Job(options, finish, Span(start, end), force, read_exports(exports or ()))
         with Machine(bundle, backend, device, threads, precision) as machine:
             if is_many(videos) or out_dir is not None or skip_existing:
                 if output is not None:
                     raise OptionsError("output: expected --out-dir for several videos, got --output")
+                if exports:
+                    raise OptionsError("export: expected one video without --out-dir; run the videos apart")
                 records = generate_many(machine, expand(videos), out_dir, job, skip_existing, progress)
                 exit_code = show_each(records, progress, json)
             else:
                 record, warnings = generate_file(machine, videos[0], output, job, progress)
                 progress.close()
                 warn(() if json else warnings)
-                show(record, json, [take["output"] for take in record["takes"]])
+                written = [[take["output"], *take.get("exports", {}).values()] for take in record["takes"]]
+                show(record, json, [name for names in written for name in names])
                 exit_code = 0
     raise typer.Exit(exit_code)
 

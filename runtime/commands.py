@@ -16,6 +16,7 @@ from taro_rt.engines.errors import MediaError
 from taro_rt.runtime.clip import open_reel
 from taro_rt.runtime.files import atomic_output, atomic_outputs, check_output, refuse_same_file
 from taro_rt.runtime.finish import Finish
+from taro_rt.runtime.handoff import Export, check_exports, check_names, for_editors, write_exports
 from taro_rt.runtime.mux import write_output
 from taro_rt.runtime.onsets import as_json, check_within
 from taro_rt.runtime.options import Options
@@ -84,6 +85,8 @@ class Job:
     span: Span = WHOLE
     force: bool = False
     """Replace an existing output."""
+    exports: tuple[Export, ...] = ()
+    """Files for editors, written with the output; of several takes, a set for each."""
 
 
 def generate_file(
@@ -92,29 +95,41 @@ def generate_file(
     """Generate and write every take; the record of the result, and the warnings met on the way."""
     options, timings = job.options, Timings()
     outputs = take_names(output or default_output(video), options.takes)
+    finish = for_editors(job.finish) if job.exports else job.finish
+    exports = take_exports(job.exports, options.takes)
+    check_names(outputs, [export for take in exports for export in take])
     for path in outputs:
-        _check(video, path, job.force)
         check_suffix(path)
+    paths = [*outputs, *(export.path for take in exports for export in take)]
+    for path in paths:
+        _check(video, path, job.force)
     options.resolve(machine.bundle.manifest.sampler)
     with timings("probe"):
         found = probe(video, job.span)
         check_within(options.onsets or (), found.duration_s)
-        plans = [plan_output(found, path, job.finish) for path in outputs]
+        plans = [plan_output(found, path, finish) for path in outputs]
+        check_exports(found, outputs, exports[0], finish)
     with timings("load"):
         pipeline = machine.pipeline(progress)
     with open_reel(found, pipeline.geometry) as reel:
         result = pipeline.generate(reel, options, progress, folder=outputs[0].parent)
         info, warnings = reel.finish()
-    with atomic_outputs(outputs, job.force) as temporaries:  # an interrupt in a later take leaves none
-        for k, (temporary, audio) in enumerate(zip(temporaries, result.takes, strict=True)):
+    with atomic_outputs(paths, job.force) as temporaries:  # an interrupt in a later take leaves none
+        for k, (temporary, audio) in enumerate(zip(temporaries, result.takes, strict=False)):
             part = partial(_report_part, progress, k, len(outputs))
             part("write", 0.0)
             with timings("write"):
-                write_output(info, audio, temporary, job.finish, plans[k], part)
+                write_output(info, audio, temporary, finish, plans[k], part)
+                first = len(outputs) + k * len(job.exports)
+                into = temporaries[first : first + len(job.exports)]
+                about = (info, audio, result.seeds[k], result.onsets, outputs[k])
+                write_exports(*about, exports[k], into, finish)
     report(progress, "write", 1.0)
     warnings = (*warnings, *plans[0].notices)
     seconds = {**timings.seconds, **result.timings}
     record = _record(video, info, outputs, result, plans[0].rate_hz, warnings)
+    for take, written in zip(record["takes"], exports, strict=True) if job.exports else ():
+        take["exports"] = {export.kind: str(export.path) for export in written}
     record |= {"bundle": machine.name, **asdict(pipeline.engines.choice)}
     return {**record, "timings_s": {stage: round(s, 4) for stage, s in seconds.items()}}, warnings
 
@@ -153,6 +168,12 @@ def take_names(output: Path, takes: int) -> list[Path]:
     if takes == 1 or not output.name:  # a name that is missing is refused with the other checks
         return [output]
     return [output.with_name(f"{output.stem}.{k}{output.suffix}") for k in range(1, takes + 1)]
+
+
+def take_exports(exports: tuple[Export, ...], takes: int) -> list[tuple[Export, ...]]:
+    """The exports of each take, named as `take_names` does."""
+    sets = [[Export(e.kind, path) for path in take_names(e.path, takes)] for e in exports]
+    return [tuple(named[k] for named in sets) for k in range(takes)]
 
 
 def _report_part(progress: Progress, k: int, n: int, stage: str, fraction: float) -> None:

@@ -27,7 +27,7 @@ from taro_rt.runtime.finish import Finish
 from taro_rt.runtime.mixing import LAYOUTS, exactly, finished, original_sound
 from taro_rt.runtime.packets import TIME_BASE, copied, encoded_picture, encoded_sound
 from taro_rt.runtime.plan import MP4_FAMILY, SOUND_CODECS, SOUND_RATE_HZ, OutputPlan, carries, plan_output
-from taro_rt.runtime.probe import VideoInfo
+from taro_rt.runtime.probe import VideoInfo, average_rate, frame_rate
 from taro_rt.runtime.progress import Percents, Progress
 from taro_rt.runtime.source import open_video
 from taro_rt.runtime.timecode import all_later
@@ -42,8 +42,6 @@ LOSSLESS = {"mp4": "alac", "mov": "alac", "matroska": "flac"}
 """For a second track: 16 bits, without a lead-in that players would have to hide."""
 STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
 """Metadata that describes the old container and would be wrong about the new one."""
-RATE_TOLERANCE = 0.02
-"""By which a header's frame rate may be off the mean of the frames that were seen."""
 KEPT_STREAM_TAGS = ("language", "title", "handler_name", "creation_time", "timecode")
 
 
@@ -131,7 +129,8 @@ def _templates(
     """Input stream → output stream for all that is copied, the picture first."""
     # opaque: only the decoder's description is used, so codecs without an encoder can be copied
     copy = target.add_stream_from_template(picture, opaque=True)
-    copy.codec_context.framerate = _rate(info)
+    # for information only: Matroska would leave it to be guessed, wrongly
+    copy.codec_context.framerate = average_rate(info)
     if info.codec == "hevc" and plan.container in MP4_FAMILY:
         copy.codec_context.codec_tag = "hvc1"  # the only tag that Apple's players accept
     streams: dict[Stream, Stream] = {picture: copy}
@@ -157,15 +156,13 @@ def _clocked(tags: dict[str, str], picture: VideoStream, info: VideoInfo) -> dic
     """
     if not info.span.start_s:
         return tags
-    stated = Fraction(picture.average_rate or 0)  # exact, unless it is nonsense: a phone's may be 90000
-    rate = stated if abs(stated / Fraction(info.average_fps) - 1) < RATE_TOLERANCE else _rate(info)
-    return all_later(tags, info.start_s - info.origin_s, rate)
+    return all_later(tags, info.start_s - info.origin_s, frame_rate(picture, info))
 
 
 def _h264(info: VideoInfo, target: OutputContainer) -> VideoStream:
     stream = target.add_stream(
         "libx264",
-        rate=_rate(info),
+        rate=average_rate(info),
         options={"crf": "18", "bf": "0"},
         width=info.width + info.width % 2,  # yuv420p halves both sides
         height=info.height + info.height % 2,
@@ -174,11 +171,6 @@ def _h264(info: VideoInfo, target: OutputContainer) -> VideoStream:
     )
     stream.codec_context.flags |= Flags.frame_duration  # with bf 0: a long last frame keeps its length
     return stream
-
-
-def _rate(info: VideoInfo) -> Fraction:
-    """For information only: Matroska would leave it to be guessed, wrongly."""
-    return Fraction(info.average_fps).limit_denominator(1001)
 
 
 def _sound_stream(codec: str, rate_hz: int, channels: int, target: OutputContainer) -> AudioStream:

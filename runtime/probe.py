@@ -15,6 +15,8 @@ from taro_rt.runtime.playback import SHORTEST_S, Playback, check_clock, check_le
 from taro_rt.runtime.seeking import Landing, from_key, go
 from taro_rt.runtime.source import WHOLE, Span, codec_name, open_video, quarter_turns, read_packets, tick_of
 
+RATE_TOLERANCE = 0.02
+"""By which a header's frame rate may be off the mean of the frames that were seen."""
 MISSING_S = 0.5
 """A picture that ends this much before its header's promise is reported as cut off."""
 
@@ -189,6 +191,17 @@ def video_info(
         origin_s=float(origin_s),
         landing=counted.landing,
     )
+
+
+def average_rate(info: VideoInfo) -> Fraction:
+    """Frames per second that were seen."""
+    return Fraction(info.average_fps).limit_denominator(1001)
+
+
+def frame_rate(picture: VideoStream, info: VideoInfo) -> Fraction:
+    """Frames per second to count by: the header's, which is exact, unless the frames belie it."""
+    stated = Fraction(picture.average_rate or 0)  # may be nonsense: a phone's is 90000
+    return stated if abs(stated / Fraction(info.average_fps) - 1) < RATE_TOLERANCE else average_rate(info)
 
 
 def no_frame(path: Path, stream: VideoStream, playback: Playback) -> UnreadableError:

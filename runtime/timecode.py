@@ -28,14 +28,34 @@ def later(timecode: str, seconds: float, rate: Fraction) -> str | None:
     per_second = round(rate)
     if found is None or per_second < 1:
         return None
-    hours, minutes, rest, frame = (int(found[k]) for k in (1, 2, 3, 5))
-    dropped = per_second // 15 if found[4] != ":" else 0
-    minutes += 60 * hours
-    count = (60 * minutes + rest) * per_second + frame - dropped * (minutes - minutes // 10)
+    dropped = _dropped(found, per_second)
     per_ten = 600 * per_second - 9 * dropped
-    count = (count + round(Fraction(seconds) * rate)) % (144 * per_ten)  # midnight is 0 again
+    count = _count(found, per_second) + round(Fraction(seconds) * rate)
+    count %= 144 * per_ten  # midnight is 0 again
     tens, within = divmod(count, per_ten)
     count += dropped * (9 * tens + max(0, within - dropped) // (60 * per_second - dropped))
     rest, frame = divmod(count, per_second)
     clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
     return f"{clock}{found[4]}{frame:0{len(found[5])}}"
+
+
+def since_midnight(timecode: str, rate: Fraction) -> Fraction | None:
+    """Seconds from 00:00:00:00 to `timecode` as frames of `rate` pass; None if it is not understood.
+
+    Where no numbers are dropped, 01:00:00:00 at 24000/1001 is 3603.6 s: recorders count samples the same way.
+    """
+    found, per_second = PATTERN.fullmatch(timecode), round(rate)
+    return None if found is None or per_second < 1 else _count(found, per_second) / rate
+
+
+def _dropped(found: re.Match[str], per_second: int) -> int:
+    """How many numbers most minutes leave out."""
+    return per_second // 15 if found[4] != ":" else 0
+
+
+def _count(found: re.Match[str], per_second: int) -> int:
+    """Frames since midnight."""
+    hours, minutes, rest, frame = (int(found[k]) for k in (1, 2, 3, 5))
+    minutes += 60 * hours
+    dropped = _dropped(found, per_second) * (minutes - minutes // 10)
+    return (60 * minutes + rest) * per_second + frame - dropped
