@@ -17,6 +17,8 @@ from taro_rt.engines.errors import OptionsError
 from taro_rt.runtime.service.settings import Settings
 
 MIB = 1 << 20
+FORM = "multipart/form-data; boundary=x"
+NAMED = b"--x\r\nContent-Disposition: form-data; name="
 
 
 @pytest.fixture(scope="module")
@@ -171,13 +173,13 @@ def test_a_document_that_is_too_large(client: Client) -> None:
     [
         ("multipart/form-data", b"", 400),
         ("multipart/form-data; boundary=" + "x" * 300, b"", 400),
-        ("multipart/form-data; boundary=x", b"", 400),
-        ("multipart/form-data; boundary=x", b"garbage", 400),
-        ("multipart/form-data; boundary=x", b"--x\r\n" + b"A" * 100_000, 400),
-        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="video"\r\n\r\nabc', 400),
-        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--x--', 422),
-        ("multipart/form-data; boundary=x", b"--x\r\nContent-Type: a/b\r\n\r\nabc\r\n--x--", 422),
-        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="request"\r\n\r\n{}\r\n--x--\r\n', 422),
+        (FORM, b"", 400),
+        (FORM, b"garbage", 400),
+        (FORM, b"--x\r\n" + b"A" * 100_000, 400),
+        (FORM, NAMED + b'"video"\r\n\r\nabc', 400),
+        (FORM, NAMED + b'"a"\r\n\r\nb\r\n--x--', 422),
+        (FORM, b"--x\r\nContent-Type: a/b\r\n\r\nabc\r\n--x--", 422),
+        (FORM, NAMED + b'"request"\r\n\r\n{}\r\n--x--\r\n', 422),
         ("application/json", b"", 400),
         ("application/json", b"{", 400),
         ("application/json", b"\xff", 400),
@@ -203,7 +205,7 @@ def test_a_form_that_has_a_part_twice(client: Client) -> None:
         "POST",
         "/v1/generate",
         part + part + b"--x--\r\n",
-        {"Content-Type": "multipart/form-data; boundary=x"},
+        {"Content-Type": FORM},
     )
     assert answer.status == 422 and "video twice" in answer.message
 
@@ -211,8 +213,9 @@ def test_a_form_that_has_a_part_twice(client: Client) -> None:
 def test_an_upload_that_breaks_off_leaves_nothing(client: Client, tmp_path: Path) -> None:
     with socket.create_connection((client.host, client.port)) as connection:
         connection.sendall(
-            f"POST /v1/generate HTTP/1.1\r\nHost: {client.host}:{client.port}\r\nAuthorization: Bearer {TOKEN}\r\n"
-            "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000\r\n\r\n--x\r\n".encode()
+            f"POST /v1/generate HTTP/1.1\r\nHost: {client.host}:{client.port}\r\n"
+            f"Authorization: Bearer {TOKEN}\r\n"
+            f"Content-Type: {FORM}\r\nContent-Length: 1000\r\n\r\n--x\r\n".encode()
         )
     assert client.ask("GET", "/v1/health").json["waiting"] == 0
 
@@ -324,6 +327,6 @@ def test_without_its_packages_the_command_says_what_to_install(tmp_path: Path) -
 
 
 def test_the_command_itself_does_not_know_the_service() -> None:
-    command, environment = command_line("--help")
+    _, environment = command_line("--help")
     code = "import sys, taro_rt.runtime.cli; sys.exit('fastapi' in sys.modules or 'uvicorn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0

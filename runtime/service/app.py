@@ -11,14 +11,15 @@ from urllib.parse import quote
 from anyio.to_thread import run_sync
 from fastapi import FastAPI, HTTPException, Request
 from fastapi import Path as InPath
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from taro_rt import __version__
-from taro_rt.engines.errors import TaroError
+from taro_rt.engines.errors import OptionsError, TaroError
 from taro_rt.runtime.doctor import describe_bundle
 from taro_rt.runtime.pipeline import Pipeline
-from taro_rt.runtime.service.asks import Kind, read_ask, read_json, video_of
+from taro_rt.runtime.service.asks import Kind, read_ask, read_json, sentences, video_of
 from taro_rt.runtime.service.description import body_of, describe, refusals
 from taro_rt.runtime.service.documents import FORMATS, Accepted, Health, Info, JobRecord
 from taro_rt.runtime.service.events import event_lines, wait_for_end
@@ -148,6 +149,10 @@ def make_app(pipeline: Pipeline, bundle: str, jobs: Jobs, shelf: Shelf, settings
     @app.exception_handler(TaroError)
     async def refused(request: Request, error: TaroError) -> Json:
         return refuse(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def misshaped(request: Request, error: RequestValidationError) -> Json:
+        return refuse(OptionsError(sentences(error.errors())))
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, cast
@@ -118,13 +118,16 @@ def _shaped(shape: type[Shape], document: Any) -> Shape:
     try:
         return shape.model_validate(document)
     except ValidationError as error:
-        faults = [_sentence(entry["loc"], entry["msg"], entry["input"]) for entry in error.errors()]
-        raise OptionsError("; ".join(faults[:10])) from None
+        raise OptionsError(sentences(error.errors())) from None
 
 
-def _sentence(where: tuple[int | str, ...], message: str, found: Any) -> str:
-    place = ".".join(map(str, where)) or "the document"
-    return f"{place}: {message[:1].lower()}{message[1:]}, got {str(found)[:80]!r}"
+def sentences(faults: Sequence[Any]) -> str:
+    """What pydantic found, in words."""
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'the document'}: {fault['msg']}, "
+        f"got {str(fault['input'])[:80]!r}"
+        for fault in faults[:10]
+    )
 
 
 def _no_number(text: str) -> NoReturn:

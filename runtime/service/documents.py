@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from taro_rt.runtime.finish import KEEPING, LIMITS, RATES_HZ
 from taro_rt.runtime.options import METHODS
@@ -39,6 +39,14 @@ def _or_null(schema: dict[str, Any]) -> Any:
     return put
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""JSON knows one kind of number: 2.0 is 2."""
+
+
 class Strict(BaseModel):
     """No unknown keys, no strings for numbers."""
 
@@ -64,13 +72,13 @@ class Part(Strict):
 class GenerateOptions(Part):
     """As the command's options of the same names; what is left out is the bundle's own default."""
 
-    seed: int = _asked("Another seed, another sound.", 0, minimum=0)
-    takes: int = _asked("How many sounds; take k has seed + k - 1.", 1, minimum=1, maximum=100)
-    steps: int | None = _asked("Sampler steps.", minimum=1, maximum=10_000)
+    seed: Whole = _asked("Another seed, another sound.", 0, minimum=0)
+    takes: Whole = _asked("How many sounds; take k has seed + k - 1.", 1, minimum=1, maximum=100)
+    steps: Whole | None = _asked("Sampler steps.", minimum=1, maximum=10_000)
     guidance: float | None = _asked("Guidance scale.", minimum=0, maximum=1000)
     guidance_low: float | None = _asked("Guidance acts on times from here.", minimum=0, maximum=1)
     guidance_high: float | None = _asked("To here; 1 is noise, 0 sound.", minimum=0, maximum=1)
-    guidance_every: int = _asked("Guide anew on every k-th guided step.", 1, minimum=1, maximum=1000)
+    guidance_every: Whole = _asked("Guide anew on every k-th guided step.", 1, minimum=1, maximum=1000)
     method: str | None = _asked("The sampler's method.", enum=list(METHODS))
     onsets: list[OnsetDocument] | None = _asked(
         "Edited onsets: they replace what is seen in the picture, and the sound follows.", maxItems=10_000
@@ -94,8 +102,8 @@ class Output(Strict):
         minimum=LIMITS["loudness"][0],
         maximum=LIMITS["loudness"][1],
     )
-    rate_hz: int | None = _asked("Samples per second in the file.", enum=list(RATES_HZ))
-    channels: int | None = _asked("1, or 2 for the same sound on both.", enum=[1, 2])
+    rate_hz: Whole | None = _asked("Samples per second in the file.", enum=list(RATES_HZ))
+    channels: Whole | None = _asked("1, or 2 for the same sound on both.", enum=[1, 2])
 
 
 VIDEO = "An absolute path below an allowed folder, or `upload:...` as an earlier answer named it."
