@@ -112,7 +112,7 @@ def form(content: bytes, request: Any = None, filename: str = "clip.mp4") -> tup
 
 
 @contextmanager
-def serving(bundle: Path, **settings: Any) -> Iterator[Client]:
+def serving(bundle: Path | str, **settings: Any) -> Iterator[Client]:
     """A service with the engines of `bundle` on one thread, ended with the block."""
     started = threading.Event()
     found: list[tuple[Address, Server]] = []
