@@ -1,6 +1,6 @@
-"""Makes docs/serve.png: the page in a headless Chromium, the embedded bundle, the sample video, one onset moved.
+"""Makes docs/serve.png: the page in a headless Chromium, embedded bundle, sample video, one onset moved.
 
-    python docs/serve_picture.py [--dark] [--output docs/serve.png]
+python docs/serve_picture.py [--dark] [--output docs/serve.png]
 """
 
 from __future__ import annotations

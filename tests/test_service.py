@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,3 +166,19 @@ def test_an_odd_file_name_survives(client: Client, folder: Path) -> None:
     answer = client.ask("GET", f"/v1/jobs/{record['job']}/takes/1")
     assert "gr%C3%B6%C3%9Fe" in answer.headers["content-disposition"]
     odd.unlink()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_a_file_name_that_is_no_unicode_survives(client: Client, folder: Path, clip: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/\xff.mp4"))
+    shutil.copy(clip, odd)
+    record = client.made(odd, {"path": str(odd.with_suffix(".wav"))})
+    assert record["state"] == "done" and record["video"] == str(odd)
+    assert client.take(record) == odd.with_suffix(".wav").read_bytes()
+    odd.unlink()
+    odd.with_suffix(".wav").unlink()
+
+
+def test_a_name_that_is_too_long_fails_as_the_command_does(client: Client, folder: Path) -> None:
+    record = client.made(folder / ("a" * 5000 + ".mp4"))
+    assert record["state"] == "failed" and "File name too long" in record["error"]["message"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +42,14 @@ def working(bundle: Path, **settings: int) -> Iterator[Jobs]:
             yield jobs
         finally:
             jobs.close()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait, but not for ever."""
+    stop = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < stop
+        time.sleep(0.01)
 
 
 def kept(folder: Path) -> int:
@@ -88,6 +97,20 @@ def test_a_fault_leaves_no_file(tiny_bundle: Path, own_temporary: Path) -> None:
         for request in (b"{", {"options": {"steps": 0}}, {"output": {"path": "/etc/a.mp4"}}):
             assert client.upload("generate", b"content", request).status >= 400
         assert kept(own_temporary) == 0
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(tiny_bundle: Path, own_temporary: Path) -> None:
+    with serving(tiny_bundle, max_waiting=1) as client:
+        with socket.create_connection((client.host, client.port)) as connection:
+            connection.sendall(
+                f"POST /v1/generate HTTP/1.1\r\nHost: {client.host}:{client.port}\r\n"
+                f"Authorization: Bearer {TOKEN}\r\nContent-Length: 1000\r\n"
+                "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode()
+            )
+            until(lambda: kept(own_temporary) == 1)
+            assert client.upload("onsets", b"").status == 429, "its place is kept"
+        until(lambda: kept(own_temporary) == 0)
+        assert client.upload("onsets", b"").status == 202
 
 
 def test_a_stop_ends_what_runs_and_what_waits(tiny_bundle: Path, video: Path) -> None:

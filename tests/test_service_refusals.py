@@ -210,16 +210,6 @@ def test_a_form_that_has_a_part_twice(client: Client) -> None:
     assert answer.status == 422 and "video twice" in answer.message
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(client: Client, tmp_path: Path) -> None:
-    with socket.create_connection((client.host, client.port)) as connection:
-        connection.sendall(
-            f"POST /v1/generate HTTP/1.1\r\nHost: {client.host}:{client.port}\r\n"
-            f"Authorization: Bearer {TOKEN}\r\n"
-            f"Content-Type: {FORM}\r\nContent-Length: 1000\r\n\r\n--x\r\n".encode()
-        )
-    assert client.ask("GET", "/v1/health").json["waiting"] == 0
-
-
 @pytest.mark.parametrize(
     "document",
     [
@@ -258,6 +248,21 @@ def test_an_option_that_cannot_be(client: Client, allowed: Path, document: dict[
 @pytest.mark.parametrize("target", ["a.exe", "a.avi", "a"])
 def test_a_kind_of_output_that_is_not_written(client: Client, allowed: Path, target: str) -> None:
     assert client.generate(allowed / "a.mp4", {"path": str(allowed / target)}).status == 422
+
+
+def test_too_many_onsets(client: Client, allowed: Path) -> None:
+    answer = client.generate(allowed / "a.mp4", onsets=[{"time_s": 0}] * 10_001)
+    assert answer.status == 422 and "at most 10000" in answer.message
+
+
+def test_a_link_that_took_the_place_of_a_result(client: Client, allowed: Path, encoded: Path) -> None:
+    (allowed / "clip.mp4").write_bytes(encoded.read_bytes())
+    target = allowed / "made.wav"
+    record = client.made(allowed / "clip.mp4", {"path": str(target)})
+    target.unlink()
+    target.symlink_to(allowed.parent / "secret.mp4")
+    assert client.ask("GET", f"/v1/jobs/{record['job']}/takes/1").status == 403
+    target.unlink()
 
 
 def test_a_whole_number_that_no_float_holds(client: Client, allowed: Path, encoded: Path) -> None:

@@ -17,7 +17,6 @@ from starlette.requests import ClientDisconnect
 
 from taro_rt import __version__
 from taro_rt.engines.errors import OptionsError, TaroError
-from taro_rt.runtime.doctor import describe_bundle
 from taro_rt.runtime.pipeline import Pipeline
 from taro_rt.runtime.service.asks import Kind, read_ask, read_json, sentences, video_of
 from taro_rt.runtime.service.description import body_of, describe, refusals
@@ -40,7 +39,7 @@ Name = Annotated[str, InPath(alias="job", description="What the answer to a requ
 Take = Annotated[int, InPath(description="From 1 on.", ge=1, le=100)]
 
 
-def make_app(pipeline: Pipeline, bundle: str, jobs: Jobs, shelf: Shelf, settings: Settings) -> FastAPI:
+def make_app(pipeline: Pipeline, jobs: Jobs, shelf: Shelf, settings: Settings) -> FastAPI:
     """The service's application, without its guard."""
     app = FastAPI(
         title="taro-rt",
@@ -50,7 +49,7 @@ def make_app(pipeline: Pipeline, bundle: str, jobs: Jobs, shelf: Shelf, settings
         default_response_class=Json,
     )
     folders = Folders(settings.allow)
-    document, html, policy = Info(**_info(pipeline, bundle, settings)), *page()
+    document, html, policy = Info(**_info(pipeline, settings)), *page()
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
@@ -112,7 +111,7 @@ def make_app(pipeline: Pipeline, bundle: str, jobs: Jobs, shelf: Shelf, settings
     )
     async def read_take(name: Name, take: Take) -> StreamingResponse:
         """A take's file: the video with its new sound, or the .wav."""
-        return await run_sync(_take, jobs.find(name), take)
+        return await run_sync(_take, jobs.find(name), take, folders)
 
     async def accept(kind: Kind, request: Request) -> Accepted:
         with jobs.place():  # before the body is read
@@ -168,7 +167,7 @@ def make_app(pipeline: Pipeline, bundle: str, jobs: Jobs, shelf: Shelf, settings
     return app
 
 
-def _take(task: Task, take: int) -> StreamingResponse:
+def _take(task: Task, take: int, folders: Folders) -> StreamingResponse:
     """The file as it is read. Raises `Refusal`."""
     if task.result is None:
         raise Refusal(409, f"{task.id}: expected a job that is done, got one that is {task.state}")
@@ -176,6 +175,8 @@ def _take(task: Task, take: int) -> StreamingResponse:
     if take > len(takes):
         raise Refusal(404, f"{task.id}: expected a take from 1 to {len(takes)}, got {take}")
     path = Path(takes[take - 1]["output"])
+    if task.ask.output is not None:  # the caller's own folder: what lies there now may be a link
+        path = folders.resolve(str(path))
     try:
         file = path.open("rb")
     except OSError as error:
@@ -195,8 +196,8 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
             yield block
 
 
-def _info(pipeline: Pipeline, bundle: str, settings: Settings) -> dict[str, Any]:
-    told = describe_bundle(bundle)
+def _info(pipeline: Pipeline, settings: Settings) -> dict[str, Any]:
+    told = asdict(pipeline.bundle.manifest)
     return {
         "version": __version__,
         "bundle": {key: told[key] for key in ("name", "version", "licence", "provenance", "sampler")},

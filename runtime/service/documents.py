@@ -80,8 +80,10 @@ class GenerateOptions(Part):
     guidance_high: float | None = _asked("To here; 1 is noise, 0 sound.", minimum=0, maximum=1)
     guidance_every: Whole = _asked("Guide anew on every k-th guided step.", 1, minimum=1, maximum=1000)
     method: str | None = _asked("The sampler's method.", enum=list(METHODS))
-    onsets: list[OnsetDocument] | None = _asked(
-        "Edited onsets: they replace what is seen in the picture, and the sound follows.", maxItems=10_000
+    onsets: list[OnsetDocument] | None = Field(
+        None,
+        description="Edited onsets: they replace what is seen in the picture, and the sound follows.",
+        max_length=10_000,
     )
 
 

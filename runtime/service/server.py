@@ -60,7 +60,7 @@ def serve(machine: Machine, settings: Settings, ready: Callable[[Address, Server
         with temporary_shelf(settings) as shelf:
             jobs = Jobs(machine, settings, shelf)
             try:
-                app = make_app(pipeline, machine.name, jobs, shelf, settings)
+                app = make_app(pipeline, jobs, shelf, settings)
                 config = uvicorn.Config(
                     Guard(app, settings, address.port),
                     lifespan="off",
@@ -68,6 +68,7 @@ def serve(machine: Machine, settings: Settings, ready: Callable[[Address, Server
                     log_level="warning",
                     access_log=False,
                     server_header=False,
+                    proxy_headers=False,
                     timeout_graceful_shutdown=GRACE_S,
                 )
                 server = Server(config, jobs)
