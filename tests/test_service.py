@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,17 @@ def test_the_service_tells_what_it_is(client: Client, folder: Path) -> None:
     info = client.ask("GET", "/v1/info").json
     assert info["version"] == __version__ and info["bundle"]["licence"] == "Apache-2.0"
     assert info["computed"]["backend"] == "onnxruntime" and info["allow"] == [str(folder)]
+
+
+def test_many_clients_at_once_get_each_their_own(client: Client, clip: Path) -> None:
+    alone = [client.take(client.made(clip, {"format": "wav"}, seed=seed)) for seed in range(4)]
+
+    def ask(k: int) -> bytes:
+        return client.take(client.made(clip, {"format": "wav"}, seed=k % 4))
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(ask, range(24)))
+    assert made == [alone[k % 4] for k in range(24)]
 
 
 def test_health_needs_no_token(client: Client) -> None:

@@ -12,6 +12,8 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 from service import TOKEN, Client, serving
 
+from taro_rt.runtime.service.documents import GenerateOptions, JobRecord, Output
+
 EXAMPLES = 25
 """For each operation, of either kind."""
 OPERATIONS = (
@@ -64,3 +66,10 @@ def test_every_answer_is_one_that_is_described(
 def test_all_routes_are_described_and_tried(described: OpenApiSchema) -> None:
     document = described.raw_schema["paths"]
     assert {(method, path) for path, found in document.items() for method in found} == set(OPERATIONS)
+
+
+def test_the_page_of_the_docs_names_every_route_and_field() -> None:
+    told = (Path(__file__).parents[1] / "docs" / "serve.md").read_text("utf-8")
+    fields = [*GenerateOptions.model_fields, *Output.model_fields, *JobRecord.model_fields]
+    assert [path for _, path in OPERATIONS if f"{path}`" not in told] == []
+    assert [name for name in fields if f"`{name}`" not in told and f'"{name}"' not in told] == []

@@ -25,6 +25,8 @@ from taro_rt.runtime.service.settings import Settings
 ENDED = ("done", "failed", "cancelled")
 TIDY_S = 30
 """How often what is too old is looked for while nothing happens."""
+TELL_S = 0.1
+"""Between two words of progress within a stage: each costs the work a little."""
 STOPPED = "stopped: the caller asked for it, no unfinished output is left"
 
 
@@ -197,11 +199,15 @@ class Jobs:
             self._end(task, state, result, error)
 
     def _result(self, task: Task) -> Record:
+        told_s = 0.0
+
         def progress(stage: str, fraction: float) -> bool:
-            percent = int(100 * fraction) / 100
+            nonlocal told_s
+            now_s, news = time.monotonic(), stage != task.stage
             with self._changed:
-                if (task.stage, task.progress) != (stage, percent):
-                    task.stage, task.progress = stage, percent
+                task.stage, task.progress = stage, int(100 * fraction) / 100
+                if news or now_s - told_s > TELL_S:
+                    told_s = now_s
                     self._tell(task)
             return not task.stop
 
