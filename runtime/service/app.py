@@ -23,11 +23,12 @@ from taro_rt.runtime.service.description import body_of, describe, refusals
 from taro_rt.runtime.service.documents import FORMATS, Accepted, Health, Info, JobRecord
 from taro_rt.runtime.service.events import event_lines, wait_for_end
 from taro_rt.runtime.service.folders import Folders
-from taro_rt.runtime.service.jobs import Jobs, Task
+from taro_rt.runtime.service.jobs import Jobs
 from taro_rt.runtime.service.kept import UPLOAD, Shelf, Video
 from taro_rt.runtime.service.page import page
 from taro_rt.runtime.service.refusals import Json, Refusal, refuse
 from taro_rt.runtime.service.settings import Settings
+from taro_rt.runtime.service.task import Task
 from taro_rt.runtime.service.uploads import Form, boundary_of
 
 CANCEL_S = 2.0

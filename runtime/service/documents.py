@@ -57,7 +57,7 @@ class OnsetDocument(Strict):
     """One moment at which something is struck."""
 
     time_s: float = _told("Seconds from the first displayed frame of the part.", minimum=0)
-    strength: float = Field(0.9, json_schema_extra={"minimum": 0, "maximum": 1})
+    strength: float = Field(default=0.9, json_schema_extra={"minimum": 0, "maximum": 1})
 
 
 class Part(Strict):
@@ -81,7 +81,7 @@ class GenerateOptions(Part):
     guidance_every: Whole = _asked("Guide anew on every k-th guided step.", 1, minimum=1, maximum=1000)
     method: str | None = _asked("The sampler's method.", enum=list(METHODS))
     onsets: list[OnsetDocument] | None = Field(
-        None,
+        default=None,
         description="Edited onsets: they replace what is seen in the picture, and the sound follows.",
         max_length=10_000,
     )

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from taro_rt.runtime.commands import Record
-from taro_rt.runtime.service.jobs import ENDED, Jobs, Task
+from taro_rt.runtime.service.jobs import Jobs
+from taro_rt.runtime.service.task import ENDED, Task
 
 HEARTBEAT_S = 10.0
 """So that a listener that has gone is noticed."""

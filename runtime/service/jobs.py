@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import secrets
 import shutil
 import threading
 import time
@@ -11,7 +10,6 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from taro_rt.engines.errors import Cancelled, TaroError
@@ -21,31 +19,13 @@ from taro_rt.runtime.service.documents import State
 from taro_rt.runtime.service.kept import Shelf, Video
 from taro_rt.runtime.service.refusals import Refusal, fault
 from taro_rt.runtime.service.settings import Settings
+from taro_rt.runtime.service.task import ENDED, Task
 
-ENDED = ("done", "failed", "cancelled")
 TIDY_S = 30
 """How often what is too old is looked for while nothing happens."""
 TELL_S = 0.1
 """Between two words of progress within a stage: each costs the work a little."""
 STOPPED = "stopped: the caller asked for it, no unfinished output is left"
-
-
-@dataclass(eq=False)
-class Task:
-    """One job. All but `stop` is changed under the lock of `Jobs` only."""
-
-    ask: Ask
-    video: Video
-    folder: Path
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    state: State = "queued"
-    stage: str | None = None
-    progress: float = 0.0
-    result: Record | None = None
-    error: Record | None = None
-    stop: bool = False
-    ended_s: float = 0.0
-    listeners: set[Callable[[], None]] = field(default_factory=set)
 
 
 class Jobs:
