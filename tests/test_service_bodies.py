@@ -153,7 +153,9 @@ def test_unknown_jobs_takes_uploads_and_routes(client: Client, allowed: Path, en
     assert client.ask("DELETE", "/v1/jobs/0").status == 404
     assert client.generate("upload:0").status == 404
     assert client.ask("GET", f"/v1/jobs/{job}/takes/0").status == 422
-    assert client.ask("PUT", "/v1/generate").status == 405
+    assert client.ask("GET", "/v1/nothing").message == "GET /v1/nothing: Not Found"
+    refused = client.ask("PUT", f"/v1/jobs/{job}")
+    assert refused.status == 405 and refused.message and refused.headers["allow"] == "DELETE, GET"
 
 
 def test_the_take_of_a_job_that_has_none(client: Client) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +63,15 @@ def test_every_answer_is_one_that_is_described(
             case.validate_response(answer)
 
     check()
+
+
+@pytest.mark.slow
+def test_the_command_of_schemathesis_finds_nothing(client: Client, tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("schemathesis")
+    url = f"http://{client.host}:{client.port}/openapi.json"
+    command = [program, "run", url, "-H", f"Authorization: Bearer {TOKEN}", "--max-examples", "25"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_all_routes_are_described_and_tried(described: OpenApiSchema) -> None:

@@ -9,11 +9,13 @@ from typing import IO, Annotated, Any
 from urllib.parse import quote
 
 from anyio.to_thread import run_sync
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from taro_rt import __version__
 from taro_rt.engines.errors import OptionsError, TaroError
@@ -161,11 +163,18 @@ def make_app(pipeline: Pipeline, jobs: Jobs, shelf: Shelf, settings: Settings) -
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Json:
         answer = refuse(Refusal(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
-        answer.headers.update(error.headers or {})
+        if error.status_code == 405:
+            answer.headers["Allow"] = _methods(app, request.url.path)
         return answer
 
     describe(app)
     return app
+
+
+def _methods(app: FastAPI, path: str) -> str:
+    """What a path can be asked for; the router knows its first route only."""
+    routes = [route for route in app.routes if isinstance(route, Route) and route.path_regex.match(path)]
+    return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
 
 
 def _take(task: Task, take: int, folders: Folders) -> StreamingResponse:
