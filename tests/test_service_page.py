@@ -171,7 +171,7 @@ def test_a_job_can_be_cancelled(opened: Page) -> None:
 
 
 @needs_browser
-def test_a_file_that_is_no_video_fails_with_its_sentence(page: Page, tmp_path: Path) -> None:
+def test_a_file_that_is_no_video_fails_with_its_sentence(page: Page, clip: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")
     page.choose_file("#file", bad)
@@ -179,6 +179,10 @@ def test_a_file_that_is_no_video_fails_with_its_sentence(page: Page, tmp_path: P
     assert page.run("document.querySelector('#error').textContent").startswith(
         "bad.mp4: expected a video file, got something unreadable"
     )
+    assert page.run("document.querySelector('#editor').hidden")
+    page.choose_file("#file", clip)
+    page.until(READY)
+    assert page.run("document.querySelector('#error').hidden")
 
 
 def test_the_page_asks_for_nothing_from_elsewhere() -> None:
