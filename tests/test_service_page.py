@@ -185,6 +185,17 @@ def test_a_file_that_is_no_video_fails_with_its_sentence(page: Page, clip: Path,
     assert page.run("document.querySelector('#error').hidden")
 
 
+@needs_browser
+def test_a_video_that_is_too_large_is_not_even_sent(page: Page, tmp_path: Path) -> None:
+    large = tmp_path / "large.mp4"
+    large.write_bytes(bytes((1 << 20) + 1))
+    page.choose_file("#file", large)
+    page.until(f"{STATE} === 'failed'")
+    assert "large.mp4: expected at most 1048576 bytes" in page.run(
+        "document.querySelector('#error').textContent"
+    )
+
+
 def test_the_page_asks_for_nothing_from_elsewhere() -> None:
     html, policy = page_and_policy()
     assert "http://" not in html and "https://" not in html
