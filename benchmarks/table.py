@@ -46,7 +46,7 @@ def figures() -> str:
         lines += first_use(read(folder / "first_use.json")) + evaluation(read(folder / "evaluation.json"))
         lines += reconstruction(read(folder / "reconstruction.json"))
         lines += published(read(folder / "published.json")) + parity(read(folder / "parity.json"))
-        lines += media(read(folder / "media.json"))
+        lines += media(read(folder / "media.json")) + service(read(folder / "service.json"))
     return "\n".join(lines)
 
 
@@ -88,6 +88,21 @@ def media(record: dict[str, Any] | None) -> list[str]:
         f"| broken videos through the whole command | {on} | {fuzz['files']} tried: "
         f"{fuzz['outcomes'].get('made', 0)} made, {fuzz['outcomes'].get('refused', 0)} refused, "
         f"{len(fuzz['faults'])} crashes, hangs, tracebacks or partial outputs |",
+    ]
+
+
+def service(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    cost, run, on = record["overhead"], record["load"], f"{record['machine']['cores']} cores"
+    return [
+        f"| what a request to a warm `taro-rt serve` takes longer than its work alone, p50 and p90 of "
+        f"{cost['pairs']} pairs ({record['workload']}) | {on} | {cost['path_ms']['p50']:.1f} and "
+        f"{cost['path_ms']['p90']:.1f} ms; with an upload of {cost['upload_bytes'] / 1e6:.1f} MB "
+        f"{cost['upload_ms']['p50']:.1f} and {cost['upload_ms']['p90']:.1f} ms |",
+        f"| {run['requests']} requests of {run['clients']} clients at once to it | {on} | "
+        f"{run['lost']} lost, {run['wrong']} wrong; {run['rss_mb']['after_half']:.0f} MB after half of them, "
+        f"{run['rss_mb']['after_all']:.0f} MB after all |",
     ]
 
 

@@ -271,6 +271,61 @@ def bench(
 
 
 @app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="A loopback address.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 for any free one.")] = 8765,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="TARO_TOKEN", help="What requests must carry; made anew if left out."),
+    ] = None,
+    allow: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="A folder whose files requests may name; repeatable.", readable=False
+        ),
+    ] = None,
+    max_upload: Annotated[int, typer.Option(metavar="MIB", help="Size of a video that is sent.")] = 1024,
+    queue: Annotated[int, typer.Option(help="How many jobs may wait.")] = 16,
+    keep: Annotated[int, typer.Option(help="How many ended jobs and uploads are kept, for an hour.")] = 50,
+    bundle: BundleOption = "default",
+    backend: Backend = "auto",
+    device: Device = None,
+    threads: Threads = None,
+    precision: Precision = "auto",
+    json: Json = False,
+    traceback: Traceback = False,
+) -> None:
+    """Do the same over HTTP for programs on this machine, with a page to try it; Ctrl-C ends it."""
+    with session(json, traceback):
+        try:
+            from taro_rt.runtime.service.server import Address, Server, serve
+        except ModuleNotFoundError as error:
+            raise BackendUnavailable(f"serve needs {error.name}: pip install 'taro-rt[serve]'") from error
+        from taro_rt.runtime.commands import Machine
+        from taro_rt.runtime.service.settings import MEBIBYTE, Settings, new_token
+
+        settings = Settings(
+            token=token or new_token(),
+            host=host,
+            port=port,
+            allow=tuple(allow or ()),
+            max_upload=max_upload * MEBIBYTE,
+            max_waiting=queue,
+            keep_jobs=keep,
+        )
+
+        def ready(address: Address, server: Server) -> None:
+            made = {} if token else {"token": settings.token}
+            page = f"{address.url}/#token={settings.token}" if made else f"{address.url}/#token=..."
+            show(
+                {"url": address.url, **made}, json, [f"page: {page}", *(f"token: {t}" for t in made.values())]
+            )
+
+        with Machine(bundle, backend, device, threads, precision) as machine:
+            serve(machine, settings, ready)
+
+
+@app.command()
 def doctor(json: Json = False, traceback: Traceback = False) -> None:
     """Check this installation: packages, backends, the default bundle, and a one-step generation."""
     with session(json, traceback):

@@ -80,7 +80,8 @@ def _number(
     kind = "a whole number" if whole else "a number"
     limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
     fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    if fits and low <= value <= high and math.isfinite(value):
+    # integers have no bound, and those beyond floats cannot be asked whether they are finite
+    if fits and low <= value <= high and (isinstance(value, Integral) or math.isfinite(value)):
         return []
     return [f"{name}: expected {kind}, {limits}, got {value!r}"]
 

@@ -64,6 +64,8 @@ def broken_rules(path: str, source: str) -> list[str]:
             found.append(f"{path} imports onnxruntime: only engines/ort.py knows it")
         if top == "openvino" and folder in FOLDERS and path != "engines/ov.py":
             found.append(f"{path} imports openvino: only engines/ov.py knows it")
+        if top in ("fastapi", "starlette", "uvicorn", "pydantic") and not path.startswith("runtime/service/"):
+            found.append(f"{path} imports {top}: only runtime/service knows it")
         if folder == "integrations" and top == "taro_rt":
             found.append(f"{path} imports ours: integrations speak to the command line or HTTP only")
     return found
@@ -104,6 +106,7 @@ def test_imports_only_point_down() -> None:
         ("export/onnx.py", "from taro_rt import runtime"),
         ("kernels/adaln.py", "from taro_rt.engines.errors import TaroError"),
         ("integrations/resolve.py", "import taro_rt"),
+        ("runtime/commands.py", "import fastapi"),
     ],
 )
 def test_the_walk_sees_an_import_that_points_up(path: str, source: str) -> None:

@@ -1,0 +1,1 @@
+"""`taro-rt serve`: the command's work behind a local HTTP service. The only place that knows FastAPI."""
