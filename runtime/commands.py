@@ -93,7 +93,7 @@ def generate_file(
     options, timings = job.options, Timings()
     outputs = take_names(output or default_output(video), options.takes)
     for path in outputs:
-        _check(video, path, job.force)
+        check_names(video, path, job.force)
         check_suffix(path)
     options.resolve(machine.bundle.manifest.sampler)
     with timings("probe"):
@@ -107,7 +107,7 @@ def generate_file(
         info, warnings = reel.finish()
     with atomic_outputs(outputs, job.force) as temporaries:  # an interrupt in a later take leaves none
         for k, (temporary, audio) in enumerate(zip(temporaries, result.takes, strict=True)):
-            part = partial(_report_part, progress, k, len(outputs))
+            part = partial(report_part, progress, k, len(outputs))
             part("write", 0.0)
             with timings("write"):
                 write_output(info, audio, temporary, job.finish, plans[k], part)
@@ -124,7 +124,7 @@ def find_onsets(
 ) -> tuple[Record, Warnings]:
     """Onset times and curve of a video, written to `output` if given."""
     if output:
-        _check(video, output, job.force)
+        check_names(video, output, job.force)
     geometry = machine.bundle.manifest.geometry
     with open_reel(probe(video, job.span), geometry) as reel:
         curve, onsets = machine.pipeline(progress).onsets(reel, progress)
@@ -155,11 +155,13 @@ def take_names(output: Path, takes: int) -> list[Path]:
     return [output.with_name(f"{output.stem}.{k}{output.suffix}") for k in range(1, takes + 1)]
 
 
-def _report_part(progress: Progress, k: int, n: int, stage: str, fraction: float) -> None:
+def report_part(progress: Progress, k: int, n: int, stage: str, fraction: float) -> None:
+    """Progress of the k-th of n equal pieces of a stage."""
     report(progress, stage, (k + fraction) / n)
 
 
-def _check(video: Path, output: Path, force: bool) -> None:
+def check_names(video: Path, output: Path, force: bool) -> None:
+    """Raise `MediaError` unless `output` can be written and is not the video itself."""
     refuse_same_file(video, output)
     check_output(output, force)
 
