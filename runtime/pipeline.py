@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-
 from taro_rt.engines.backends import Engines, load_engines
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.contract import Array
@@ -23,7 +21,7 @@ from taro_rt.runtime.options import Options
 from taro_rt.runtime.prepare import OnsetLogits
 from taro_rt.runtime.probe import probe
 from taro_rt.runtime.progress import Progress, Repeated, report
-from taro_rt.runtime.region import EDGE_S, Region, check_part, remade
+from taro_rt.runtime.region import EDGE_S, Region, check_part, with_part
 from taro_rt.runtime.source import Span
 from taro_rt.runtime.spooled import Source, on_disk
 from taro_rt.runtime.timing import Timings
@@ -125,13 +123,8 @@ class Pipeline:
             n_samples, rate_hz = len(previous.samples), previous.rate_hz
             region = Region.of(part, n_samples, rate_hz, pictures.duration_s, edge_s)
             made = self._made(pictures, options or Options(), repeated, None, part)
-        takes = []
-        for take in made.takes:
-            samples = np.array(previous.samples)
-            below = samples[region.stretch(made.start_s, take)]
-            samples[region.low : region.high] = remade(below, take, region, made.start_s)
-            takes.append(Audio(samples, rate_hz))
-        return replace(made, takes=tuple(takes), start_s=0.0)
+        takes = tuple(with_part(previous, take, made.start_s, region) for take in made.takes)
+        return replace(made, takes=takes, start_s=0.0)
 
     def onsets(
         self, clip: Pictures | Source, progress: Progress | None = None

@@ -86,6 +86,14 @@ def check_part(part: Span, duration_s: float) -> None:
         )
 
 
+def with_part(previous: Audio, new: Audio, start_s: float, region: Region) -> Audio:
+    """`previous` with its region made of `new`, which begins at `start_s`; all else stays to the bit."""
+    samples = np.array(previous.samples)
+    below = samples[region.stretch(start_s, new)]
+    samples[region.low : region.high] = remade(below, new, region, start_s)
+    return Audio(samples, previous.rate_hz)
+
+
 def remade(
     previous: Floats | Array, new: Audio, region: Region, start_s: float, gain_db: float = 0.0
 ) -> Floats:

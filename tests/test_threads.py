@@ -1,4 +1,4 @@
-"""Pipelines and threads, with real engines: one that is shared, two side by side, and stopping from outside."""
+"""Pipelines and threads, with real engines: one that is shared, two side by side, stopping from outside."""
 
 from __future__ import annotations
 

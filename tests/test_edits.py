@@ -1,0 +1,68 @@
+"""A caller who edits an onset hears the edit: in small, with the embedded bundle; and the judging itself."""
+
+from __future__ import annotations
+
+import edits
+import numpy as np
+import pytest
+
+from taro_rt.runtime.onsets import Onset
+from taro_rt.runtime.pipeline import Pipeline
+
+ONSETS = (Onset(1.0, 0.5), Onset(2.0), Onset(2.1), Onset(5.0))
+
+
+def test_the_sound_follows_edits_of_every_sort_and_did_not_sound_so_before() -> None:
+    """Were onsets ignored, the edited sounds would be judged as those before the edits are."""
+    with Pipeline.load() as pipeline:
+        found = list(edits.trials(pipeline, 6))
+    assert sorted(row["sort"] for row in found) == sorted(2 * list(edits.SORTS))
+    assert sum(row["followed"] for row in found) >= 4, found
+    assert sum(row["before"] for row in found) <= 2, found
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("sort", edits.SORTS)
+def test_an_edit_changes_one_onset_and_keeps_clear_of_the_others(sort: edits.Sort, seed: int) -> None:
+    made = edits.edit(sort, ONSETS, np.random.default_rng(seed), 8.0)
+    assert made is not None
+    gone, come = set(ONSETS) - set(made.onsets), set(made.onsets) - set(ONSETS)
+    assert len(gone) == (sort != "added") and len(come) == (sort != "removed")
+    assert list(made.onsets) == sorted(made.onsets, key=lambda onset: onset.time_s)
+    assert made.old_s == next((onset.time_s for onset in gone), None)
+    assert made.new_s == next((onset.time_s for onset in come), None)
+    if sort == "moved":
+        assert 0.15 <= abs(made.new_s - made.old_s) <= 0.5  # type: ignore[operator]
+        assert next(iter(gone)).strength == next(iter(come)).strength
+    if made.new_s is not None:
+        assert 0.2 <= made.new_s <= 7.8
+        assert all(abs(o.time_s - made.new_s) >= 0.15 for o in ONSETS if o not in gone)
+
+
+def test_where_nothing_can_be_edited_there_is_no_edit() -> None:
+    rng = np.random.default_rng(0)
+    assert edits.edit("removed", (), rng, 8.0) is None
+    assert edits.edit("moved", (Onset(1.0), Onset(1.1)), rng, 8.0) is None
+    assert edits.edit("added", tuple(Onset(t / 10) for t in range(80)), rng, 8.0) is None
+
+
+@pytest.mark.parametrize(
+    ("old_s", "new_s", "heard_s", "followed"),
+    [
+        (1.0, 2.0, [2.04], True),
+        (1.0, 2.0, [2.06], False),
+        (1.0, 2.0, [1.04, 2.0], False),
+        (1.0, 2.0, [], False),
+        (1.0, None, [], True),
+        (1.0, None, [0.94, 1.06], True),
+        (1.0, None, [1.0], False),
+        (None, 2.0, [1.96], True),
+        (None, 2.0, [1.0], False),
+        (3.02, None, [3.0], True),  # another onset stands there
+    ],
+)
+def test_an_edit_is_followed_within_50_ms(
+    old_s: float | None, new_s: float | None, heard_s: list[float], followed: bool
+) -> None:
+    made = edits.Edit("moved", (Onset(3.0),), old_s, new_s)
+    assert edits.is_followed(made, np.array(heard_s)) is followed
