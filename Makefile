@@ -40,6 +40,7 @@ media: $(VENV)/.installed-dev  ## broken files, kill -9, clicks, memory of an ho
 
 evaluate: $(VENV)/.installed-dev  ## does the sound follow the picture?
 	$(BIN)/python -m taro_rt.training.evaluate --output benchmarks/results/cpu-$$($(BIN)/python -c "import os; print(os.cpu_count())")-cores/evaluation.json
+	$(BIN)/python benchmarks/edits.py
 	$(BIN)/python -m taro_rt.training.reconstruction --output benchmarks/results/cpu-$$($(BIN)/python -c "import os; print(os.cpu_count())")-cores/reconstruction.json
 	$(BIN)/python benchmarks/table.py
 

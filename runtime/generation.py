@@ -56,7 +56,7 @@ class Generation:
         self._settings = options.resolve(manifest.sampler)
         self._times = time_grid(self._settings.method, self._settings.steps)
         whole = plan(pictures.duration_s, g)
-        self._around = around
+        self._whole, self._around = whole, around
         self._windows = whole if around is None else whole.over(around.start_s, _end_s(around, pictures))
         self.seeds = tuple(options.seed + k for k in range(options.takes))
         self.timings = Timings()
@@ -77,6 +77,7 @@ class Generation:
         """The sounds, never clipped: exactly as long as the picture, or as the windows around a part."""
         rate_hz = self._geometry.rate_hz
         report(self._progress, STAGE, 0.0)
+        self._pass_by()
         with ExitStack() as opened:
             spools = [opened.enter_context(closing(Spool(rate_hz, folder))) for _ in self.seeds]
             for samples in self._samples():
@@ -102,6 +103,15 @@ class Generation:
         within = curve(self._logits(n))
         picked = pick_onsets(within, self._geometry.onset_fps) if self._given is None else self._given
         return within, tuple(picked)
+
+    def _pass_by(self) -> None:
+        """Let go of what lies before the windows, a window at a time: no frame waits for the whole way."""
+        for onset, visual in zip(self._whole.onset_offsets, self._whole.visual_offsets, strict=True):
+            if onset >= self._windows.onset_offsets[0]:
+                return
+            self._logits(onset)
+            self._pictures.onset_part(onset, 1)
+            self._pictures.visual_part(visual, 1)
 
     def _n_left(self) -> int:
         """Samples from the first window to the end of the picture."""

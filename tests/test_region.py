@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from media import numbered
+from media import encode, numbered
 
 from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import OptionsError
 from taro_rt.runtime.audio import Audio
-from taro_rt.runtime.clip import Clip
+from taro_rt.runtime.clip import Clip, open_reel
 from taro_rt.runtime.loudness import CEILING
 from taro_rt.runtime.onsets import Onset
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline
+from taro_rt.runtime.probe import probe
 from taro_rt.runtime.region import EDGE_S, Region, with_part
 from taro_rt.runtime.source import Span
 
@@ -256,6 +257,22 @@ def test_a_part_is_made_of_a_file_as_of_a_clip(pipeline: Pipeline, encoded: Path
     edited = Options(steps=2, onsets=(Onset(0.6),))
     made = [pipeline.regenerate(source, before, Span(0.4, 0.9), edited) for source in (clip, encoded)]
     assert np.array_equal(made[0].audio.samples, made[1].audio.samples)
+
+
+@pytest.mark.parametrize("onsets", [None, (Onset(25.0),)])
+@pytest.mark.parametrize("around", [None, Span(24.0, 25.0)])
+def test_frames_are_forgotten_on_the_way_whatever_is_asked(
+    pipeline: Pipeline, tmp_path: Path, onsets: tuple[Onset, ...] | None, around: Span | None
+) -> None:
+    path = encode(tmp_path / "long.mp4", numbered(300, 64, 48), fps=10)
+    held: list[int] = []
+    with open_reel(probe(path), pipeline.geometry) as reel:
+
+        def progress(stage: str, fraction: float) -> None:
+            held.append(len(reel._onset._slots) + len(reel._visual._slots))
+
+        pipeline.generate(reel, Options(steps=1, onsets=onsets), progress, around=around)
+    assert max(held[:-1]) < 30 * 19 / 2, "half of the clip at both rates"
 
 
 def test_a_sound_of_another_clip_is_refused_before_the_work(pipeline: Pipeline, clip: Clip) -> None:
