@@ -14,9 +14,11 @@ import pytest
 from media import numbered
 from test_watch import slow_engine
 
+from taro_rt.engines import watch
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import Cancelled, EngineError, OptionsError
+from taro_rt.runtime import clip as clips
 from taro_rt.runtime.clip import Clip
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline
@@ -135,12 +137,12 @@ def test_two_pipelines_side_by_side_give_what_each_gives_alone(
 def test_another_thread_stops_a_long_step_within_a_second_and_the_pipeline_works_on(
     slow: Pipeline, pipeline: Pipeline, clip: Clip, alone: list[Array]
 ) -> None:
-    watch = Stopwatch()
+    progress = Stopwatch()
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(slow.generate, clip, QUICK[0], watch)
-        assert watch.begun.wait(10)
+        work = pool.submit(slow.generate, clip, QUICK[0], progress)
+        assert progress.begun.wait(10)
         time.sleep(0.3)
-        asked = watch.stop()
+        asked = progress.stop()
         with pytest.raises(Cancelled):
             work.result(10)
         assert time.perf_counter() - asked < AT_ONCE_S
@@ -161,6 +163,25 @@ def test_an_exception_of_the_callback_comes_out_as_it_is_and_the_pipeline_works_
     with pytest.raises(Enough, match="now"):
         pipeline.generate(clip, QUICK[1], progress)
     assert np.array_equal(pipeline.generate(clip, QUICK[1]).audio.samples, alone[1])
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_an_error_raised_within_a_networks_run_is_not_taken_for_the_backends(
+    tiny_bundle: Path, clip: Clip, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="openvino is not installed")
+    monkeypatch.setattr(watch, "PERIOD_S", 1e-6)
+    said: list[tuple[str, float]] = []
+
+    def progress(stage: str, fraction: float) -> None:
+        if said and said[-1] == (stage, fraction):  # said again: within a run
+            raise RuntimeError("mine")
+        said.append((stage, fraction))
+
+    loaded = Pipeline.load(tiny_bundle, backend, threads=1, precision="float32")
+    with loaded, pytest.raises(RuntimeError, match=r"\Amine\Z"):
+        loaded.generate(clip, QUICK[0], progress)
 
 
 def test_who_waits_for_a_turn_hears_of_it_and_can_give_up(slow: Pipeline, clip: Clip) -> None:
@@ -194,28 +215,26 @@ def test_a_call_from_its_own_progress_callback_is_refused(
 def test_closing_from_another_thread_waits_for_the_work_under_way(
     tiny_bundle: Path, clip: Clip, alone: list[Array]
 ) -> None:
-    pipeline, watch = Pipeline.load(tiny_bundle, backend="onnxruntime", threads=1), Stopwatch()
+    pipeline, progress = Pipeline.load(tiny_bundle, backend="onnxruntime", threads=1), Stopwatch()
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(pipeline.generate, clip, QUICK[2], watch)
-        assert watch.begun.wait(10)
+        work = pool.submit(pipeline.generate, clip, QUICK[2], progress)
+        assert progress.begun.wait(10)
         pipeline.close()
         assert np.array_equal(work.result(10).audio.samples, alone[2])
     with pytest.raises(EngineError, match="closed"):
         pipeline.generate(clip, QUICK[2])
 
 
-def test_stopping_ends_the_decoding_of_a_long_video(pipeline: Pipeline, tmp_path: Path) -> None:
-    from media import encode
-
-    path = encode(tmp_path / "long.mp4", numbered(1000, 640, 384), fps=500)  # 2 s: one segment of the network
-    calls: list[str] = []
+def test_stopping_ends_the_decoding_between_two_frames(
+    pipeline: Pipeline, encoded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clips, "PERIOD_S", 0.0)
+    said: list[tuple[str, float]] = []
 
     def progress(stage: str, fraction: float) -> bool:
-        calls.append(stage)
-        return len(calls) < 3
+        said.append((stage, fraction))
+        return len(said) < 20
 
-    pipeline.generate(path, QUICK[0])
-    begun = time.perf_counter()
     with pytest.raises(Cancelled):
-        pipeline.generate(path, QUICK[0], progress)
-    assert time.perf_counter() - begun < 3 * AT_ONCE_S
+        pipeline.generate(encoded, QUICK[0], progress)
+    assert said == 20 * [("generate", 0.0)], "asked anew for each of the first frames"
