@@ -33,7 +33,8 @@ from taro_rt.training.evaluate import FIRST_TEST_ROW, mel_of
 from taro_rt.training.metrics import mel_onsets
 from taro_rt.training.scenes import KINDS
 
-sys.path.insert(0, str(Path(__file__).parent))  # the Makefile runs Python without the script's folder
+# the Makefile runs Python without the script's folder; at the end, as tests have a media.py too
+sys.path.append(str(Path(__file__).parent))
 from first_use import RESULTS, commit, machine
 
 Sort = Literal["moved", "added", "removed"]

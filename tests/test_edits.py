@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import edits
 import numpy as np
 import pytest
 
 from taro_rt.runtime.onsets import Onset
+from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline
+from taro_rt.runtime.source import Span
+from taro_rt.training.evaluate import mel_of
+from taro_rt.training.metrics import mel_onsets
 
 ONSETS = (Onset(1.0, 0.5), Onset(2.0), Onset(2.1), Onset(5.0))
 
@@ -19,6 +25,25 @@ def test_the_sound_follows_edits_of_every_sort_and_did_not_sound_so_before() -> 
     assert sorted(row["sort"] for row in found) == sorted(2 * list(edits.SORTS))
     assert sum(row["followed"] for row in found) >= 4, found
     assert sum(row["before"] for row in found) <= 2, found
+
+
+def test_a_moved_onset_moves_the_sound_of_its_part_and_leaves_the_rest() -> None:
+    sample = Path(__file__).parents[1] / "samples" / "drumstick.mp4"
+    with Pipeline.load() as pipeline:
+        before = pipeline.generate(sample)
+        k = len(before.onsets) // 2
+        old_s = before.onsets[k].time_s
+        new_s = old_s + 0.25
+        moved = (*before.onsets[:k], Onset(new_s), *before.onsets[k + 1 :])
+        assert before.onsets[k + 1].time_s - new_s > 0.2, "the sample has room there"
+        part = Span(old_s - 0.2, new_s + 0.2)
+        after = pipeline.regenerate(sample, before.audio, part, Options(onsets=moved))
+    old, new = (mel_onsets(mel_of(result.audio.samples)) for result in (before, after))
+    assert np.abs(old - old_s).min() < 0.05 < np.abs(old - new_s).min()
+    assert np.abs(new - new_s).min() < 0.05 < np.abs(new - old_s).min()
+    low, high = round(part.start_s * 16000), round((new_s + 0.2) * 16000)
+    assert np.array_equal(after.audio.samples[:low], before.audio.samples[:low])
+    assert np.array_equal(after.audio.samples[high:], before.audio.samples[high:])
 
 
 @pytest.mark.parametrize("seed", range(20))
