@@ -79,10 +79,11 @@ class Region:
 def check_part(part: Span, duration_s: float) -> None:
     """Raise `OptionsError` for a part that is not within the clip."""
     end_s = duration_s if part.end_s is None else part.end_s
-    if part.start_s >= duration_s or end_s > duration_s + TOLERANCE_S:
+    is_late = part.start_s > duration_s - TOLERANCE_S
+    if is_late or end_s > duration_s + TOLERANCE_S:
         raise OptionsError(
             f"the part to change: expected one within the clip's {duration_s:.3f} s, got {part.start_s:g} s "
-            f"to {end_s:g} s; choose an earlier {'start' if part.start_s >= duration_s else 'end'}"
+            f"to {end_s:g} s; choose an earlier {'start' if is_late else 'end'}"
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import edits
 import numpy as np
 import pytest
+import table
 
 from taro_rt.runtime.onsets import Onset
 from taro_rt.runtime.options import Options
@@ -91,3 +92,13 @@ def test_an_edit_is_followed_within_50_ms(
 ) -> None:
     made = edits.Edit("moved", (Onset(3.0),), old_s, new_s)
     assert edits.is_followed(made, np.array(heard_s)) is followed
+
+
+def test_a_record_of_edits_is_a_row_of_the_readme() -> None:
+    rows = [
+        {"sort": "moved", "followed": True, "before": False},
+        {"sort": "removed", "followed": False, "before": False},
+    ]
+    (row,) = table.edits({"shares": edits.shares(rows)})
+    assert "2 edits" in row and "50% (moved 100%, removed 0%; before the edit 0%)" in row
+    assert table.edits(None) == []
