@@ -51,6 +51,7 @@ media: $(VENV)/.installed-dev  ## broken files, kill -9, clicks, memory of an ho
 
 evaluate: $(VENV)/.installed-dev  ## does the sound follow the picture?
 	$(BIN)/python -m taro_rt.training.evaluate --output $(RECORDS)/evaluation.json
+	$(BIN)/python benchmarks/edits.py
 	$(BIN)/python -m taro_rt.training.reconstruction --output $(RECORDS)/reconstruction.json
 	$(BIN)/python benchmarks/table.py
 

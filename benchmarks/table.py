@@ -44,7 +44,7 @@ def figures() -> str:
     ]
     for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
         lines += first_use(read(folder / "first_use.json")) + evaluation(read(folder / "evaluation.json"))
-        lines += reconstruction(read(folder / "reconstruction.json"))
+        lines += edits(read(folder / "edits.json")) + reconstruction(read(folder / "reconstruction.json"))
         lines += published(read(folder / "published.json")) + parity(read(folder / "parity.json"))
         lines += media(read(folder / "media.json")) + service(read(folder / "service.json"))
     return "\n".join(lines)
@@ -137,6 +137,18 @@ def evaluation(record: dict[str, Any] | None) -> list[str]:
         f"| sound taken for the picture's by the sync judge, {on} | any | {made['sync_accuracy']:.0%} "
         f"(the clips' own sound {own['sync_accuracy']:.0%}) |",
         *delivered(record["delivered"], on),
+    ]
+
+
+def edits(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    shares = record["shares"]
+    by_sort = ", ".join(f"{sort} {row['followed']:.0%}" for sort, row in shares.items() if sort != "all")
+    return [
+        f"| an onset moved, added or removed by hand: the sound follows within ±50 ms, "
+        f"{shares['all']['edits']} edits | any | {shares['all']['followed']:.0%} ({by_sort}; before the edit "
+        f"{shares['all']['before_the_edit']:.0%}) |"
     ]
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -44,6 +44,7 @@ def _silent() -> Iterator[None]:
 with _silent():
     import openvino as ov
 
+T = TypeVar("T")
 DEVICE = "CPU"
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -90,11 +91,7 @@ class OvEngine:
         request = self._request
         if request is None:
             raise EngineError(f"{self.contract.graph}: this engine is closed; load it again")
-        attempt(
-            RuntimeError,
-            lambda: self._run(request, inputs),
-            lambda why: EngineError(f"{self.contract.graph}: OpenVINO stopped: {why}"),
-        )
+        self._run(request, inputs)
         # The request writes its next outputs over these.
         return {
             spec.name: np.array(request.get_tensor(spec.name).data, np.float32)
@@ -105,9 +102,18 @@ class OvEngine:
         # A shared tensor does not keep its array alive; an interrupt must not free it while it is read.
         self._feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         for name, array in self._feed.items():
-            request.set_tensor(name, ov.Tensor(array, shared_memory=True))
-        request.start_async()  # here, so that there is a run to cancel whenever an interrupt comes
-        self._watch.run(request.wait, request.cancel)
+            self._attempt(partial(request.set_tensor, name, ov.Tensor(array, shared_memory=True)))
+        # here, so that there is a run to cancel whenever an interrupt comes
+        self._attempt(request.start_async)
+        # within the watch: a RuntimeError of the one who is asked is not OpenVINO's
+        self._watch.run(lambda: self._attempt(request.wait), request.cancel)
+
+    def _attempt(self, work: Callable[[], T]) -> T:
+        return attempt(
+            RuntimeError,
+            work,
+            lambda why: EngineError(f"{self.contract.graph}: OpenVINO stopped: {why}"),
+        )
 
     def close(self) -> None:
         """Let the compiled model go."""

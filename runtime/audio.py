@@ -49,7 +49,8 @@ class Spool:
         self._rate_hz = rate_hz
         self._folder = folder
         self._parts: list[Array] = []
-        self._n = 0
+        self.n_samples = 0
+        """How many came so far."""
         self._file: IO[bytes] | None = None
         if folder is not None:
             try:
@@ -61,7 +62,7 @@ class Spool:
         """Append samples [n]. Raises `EngineError` unless all are finite, `MediaError` for a full disk."""
         if not np.isfinite(samples).all():
             raise EngineError("the sound: expected finite values, got others; try another backend or seed")
-        self._n += len(samples)
+        self.n_samples += len(samples)
         if self._file is None:
             self._parts.append(samples)
             return
@@ -75,13 +76,13 @@ class Spool:
         if self._file is None:
             return Audio(fit_length(np.concatenate(self._parts), n, self._rate_hz), self._rate_hz)
         try:
-            if self._n < n:
+            if self.n_samples < n:
                 self._file.truncate(4 * n)  # after what was written: silence
             self._file.flush()
             samples: Array = np.memmap(self._file, np.float32, "r+", shape=(n,))
         except OSError as error:
             raise self._refusal(error) from error
-        if self._n > n:
+        if self.n_samples > n:
             n_fade = min(n, round(FADE_S * self._rate_hz))
             samples[n - n_fade :] = fit_length(np.append(samples[n - n_fade :], 0), n_fade, self._rate_hz)
         return Audio(samples, self._rate_hz)

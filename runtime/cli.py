@@ -72,6 +72,14 @@ def generate(
     skip_existing: Annotated[bool, typer.Option(help="Leave videos whose output exists.")] = False,
     start: Start = 0.0,
     end: End = None,
+    within: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="WAV",
+            help="A sound made of the whole video before: only from --start to --end it is made anew.",
+            readable=False,
+        ),
+    ] = None,
     audio: Annotated[
         str, typer.Option(help="The video's own sound: replace, mix, duck or keep-as-second-track.")
     ] = "replace",
@@ -116,6 +124,7 @@ def generate(
         from taro_rt.runtime.handoff import read_exports
         from taro_rt.runtime.onsets import read_onsets
         from taro_rt.runtime.options import Options
+        from taro_rt.runtime.retake import regenerate_file
         from taro_rt.runtime.source import Span
 
         options = Options(
@@ -127,12 +136,14 @@ def generate(
             method=cast("Method | None", method),
             seed=seed,
             takes=takes,
-            onsets=read_onsets(onsets, start) if onsets else None,
+            onsets=read_onsets(onsets, 0.0 if within else start) if onsets else None,
         )
         finish = Finish(cast("Keeping", audio), gain, read_loudness(loudness), rate, channels)
         job = Job(options, finish, Span(start, end), force, read_exports(exports or ()))
         with Machine(bundle, backend, device, threads, precision) as machine:
             if is_many(videos) or out_dir is not None or skip_existing:
+                if within is not None:
+                    raise OptionsError("within: expected one video and -o, got several, or --out-dir")
                 if output is not None:
                     raise OptionsError("output: expected --out-dir for several videos, got --output")
                 if exports:
@@ -140,7 +151,11 @@ def generate(
                 records = generate_many(machine, expand(videos), out_dir, job, skip_existing, progress)
                 exit_code = show_each(records, progress, json)
             else:
-                record, warnings = generate_file(machine, videos[0], output, job, progress)
+                record, warnings = (
+                    generate_file(machine, videos[0], output, job, progress)
+                    if within is None
+                    else regenerate_file(machine, videos[0], within, output, job, progress)
+                )
                 progress.close()
                 warn(() if json else warnings)
                 written = [[take["output"], *take.get("exports", {}).values()] for take in record["takes"]]

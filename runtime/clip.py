@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import MediaError
 from taro_rt.engines.stages import Geometry
+from taro_rt.engines.watch import PERIOD_S
+from taro_rt.runtime.frames import FrameRoll
 from taro_rt.runtime.playback import Playback
 from taro_rt.runtime.probe import VideoInfo, no_frame, probe, video_info, warnings_about
 from taro_rt.runtime.progress import Progress, report
 from taro_rt.runtime.resize import Frames, Pixels, onset_shrinker, visual_shrinker
 from taro_rt.runtime.source import WHOLE, Span, open_video
+from taro_rt.runtime.spooled import Source, on_disk
 from taro_rt.runtime.track import Track
 
 LONGEST_S = {"fast": 3600, "released": 1200}
 """Of a clip in memory: the frames of the published sizes would fill 5 GB (as float32: 4 GB)."""
 
 
+@runtime_checkable
 class Pictures(Protocol):
     """Where a generation gets its frames from: it never asks for earlier ones than it did before."""
 
@@ -65,16 +72,56 @@ class Clip:
 
     @classmethod
     def read(
-        cls, path: Path | str, geometry: Geometry, progress: Progress | None = None, span: Span = WHOLE
+        cls, source: Source, geometry: Geometry, progress: Progress | None = None, span: Span = WHOLE
     ) -> Clip:
-        """Decode `path` once, keep what the model needs (frame selection of spec B2, without the 10 s limit).
+        """Decode a path or an open file once, keep what the model needs (frame selection of spec B2, without
+        the 10 s limit).
 
         Memory does not depend on the picture's size or rate. Raises `MediaError`, and `Cancelled` if
-        `progress` says so.
+        `progress` says so. Of an open file `info.path` is gone afterwards: to write a sound beside its
+        picture, give a path.
         """
+        with on_disk(source, progress) as path:
+            return cls._decoded(path, geometry, progress, span)
+
+    @classmethod
+    def from_frames(
+        cls,
+        frames: Iterable[Frames],
+        times_s: Sequence[float] | Array,
+        geometry: Geometry,
+        duration_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> Clip:
+        """A clip of pictures in memory: RGB as uint8 [n, height, width, 3], or one [height, width, 3] after
+        the other from a generator.
+
+        `times_s` [n] says from when on each is shown, in seconds of any clock, never going back; the first is
+        time 0 of the clip, and `duration_s` is measured from there to the end of the last (None: it lasts as
+        long as the one before, 1/25 s if it is alone). Frames are picked and shrunk as a file's are. Raises
+        `OptionsError` for shapes, types and times that do not fit, `MediaError` for what no file may have
+        either, `Cancelled`.
+        """
+        roll = FrameRoll(times_s, duration_s)
         longest_s = LONGEST_S[geometry.resize]
-        origin_s = Fraction(probe(Path(path)).start_s).limit_denominator(10**6) if span.start_s else None
-        with Reel(Path(path), geometry, span, origin_s) as reel:
+        _refuse_long(roll.info().path, roll.duration_s, longest_s)
+        onset = Track(geometry.onset_fps, onset_shrinker(geometry))
+        visual = Track(geometry.visual_fps, visual_shrinker(geometry))
+        for time_s, frame in roll.show(frames):
+            report(progress, "read", float(time_s / roll.duration_s))
+            onset.show(frame, time_s)
+            visual.show(frame, time_s)
+        for track in (onset, visual):
+            track.end(roll.duration_s)
+        report(progress, "read", 1.0)
+        seen = visual.part(0, visual.n_settled).astype(np.uint8, copy=False)
+        return cls(roll.info(), onset.part(0, onset.n_settled), seen)
+
+    @classmethod
+    def _decoded(cls, path: Path, geometry: Geometry, progress: Progress | None, span: Span) -> Clip:
+        longest_s = LONGEST_S[geometry.resize]
+        origin_s = Fraction(probe(path).start_s).limit_denominator(10**6) if span.start_s else None
+        with Reel(path, geometry, span, origin_s) as reel:
             for time_s in reel.read():
                 _refuse_long(reel.path, time_s, longest_s)
                 report(progress, "read", reel.progress)
@@ -117,6 +164,8 @@ class Reel:
         self._onset = Track(geometry.onset_fps, onset_shrinker(geometry))
         self._visual = Track(geometry.visual_fps, visual_shrinker(geometry))
         self._found: tuple[VideoInfo, tuple[str, ...]] | None = None
+        self.ask: Callable[[], None] | None = None
+        """Called several times a second while frames are decoded; what it raises ends that."""
 
     def __enter__(self) -> Reel:
         self._container, self._stream = self._opened.__enter__()
@@ -174,8 +223,11 @@ class Reel:
         return self._frames
 
     def _decode(self) -> Generator[Fraction, None, None]:
-        frame, playback = None, self._playback
+        frame, playback, asked_s = None, self._playback, monotonic()
         for time_s, frame in playback:
+            if self.ask and monotonic() - asked_s > PERIOD_S:
+                asked_s = monotonic()
+                self.ask()
             self._onset.show(frame, time_s)
             self._visual.show(frame, time_s)
             yield time_s
@@ -196,6 +248,19 @@ def open_reel(info: VideoInfo, geometry: Geometry) -> Reel:
     """A `Reel` of what `probe` found."""
     origin_s = Fraction(info.origin_s).limit_denominator(1_000_000)
     return Reel(info.path, geometry, info.span, origin_s if info.span.start_s else None, info.duration_s)
+
+
+@contextmanager
+def asking(pictures: Pictures, ask: Callable[[], None]) -> Iterator[None]:
+    """Within the block `ask` is called several times a second of decoding; what it raises ends that."""
+    if not isinstance(pictures, Reel):
+        yield
+        return
+    pictures.ask = ask
+    try:
+        yield
+    finally:
+        pictures.ask = None
 
 
 def _part(frames: Pixels, offset: int, count: int) -> Pixels:

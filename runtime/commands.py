@@ -102,7 +102,7 @@ def generate_file(
         check_suffix(path)
     paths = [*outputs, *(export.path for take in exports for export in take)]
     for path in paths:
-        _check(video, path, job.force)
+        check_target(video, path, job.force)
     options.resolve(machine.bundle.manifest.sampler)
     with timings("probe"):
         found = probe(video, job.span)
@@ -116,7 +116,7 @@ def generate_file(
         info, warnings = reel.finish()
     with atomic_outputs(paths, job.force) as temporaries:  # an interrupt in a later take leaves none
         for k, (temporary, audio) in enumerate(zip(temporaries, result.takes, strict=False)):
-            part = partial(_report_part, progress, k, len(outputs))
+            part = partial(report_part, progress, k, len(outputs))
             part("write", 0.0)
             with timings("write"):
                 write_output(info, audio, temporary, finish, plans[k], part)
@@ -139,7 +139,7 @@ def find_onsets(
 ) -> tuple[Record, Warnings]:
     """Onset times and curve of a video, written to `output` if given."""
     if output:
-        _check(video, output, job.force)
+        check_target(video, output, job.force)
     geometry = machine.bundle.manifest.geometry
     with open_reel(probe(video, job.span), geometry) as reel:
         curve, onsets = machine.pipeline(progress).onsets(reel, progress)
@@ -176,11 +176,13 @@ def take_exports(exports: tuple[Export, ...], takes: int) -> list[tuple[Export, 
     return [tuple(named[k] for named in sets) for k in range(takes)]
 
 
-def _report_part(progress: Progress, k: int, n: int, stage: str, fraction: float) -> None:
+def report_part(progress: Progress, k: int, n: int, stage: str, fraction: float) -> None:
+    """Progress of the k-th of n equal pieces of a stage."""
     report(progress, stage, (k + fraction) / n)
 
 
-def _check(video: Path, output: Path, force: bool) -> None:
+def check_target(video: Path, output: Path, force: bool) -> None:
+    """Raise `MediaError` unless `output` can be written and is not the video itself."""
     refuse_same_file(video, output)
     check_output(output, force)
 

@@ -24,6 +24,7 @@ from taro_rt.runtime.options import Options
 from taro_rt.runtime.prepare import OnsetLogits, visual_features
 from taro_rt.runtime.progress import Progress, report
 from taro_rt.runtime.sampler import evaluations, steps, time_grid
+from taro_rt.runtime.source import Span
 from taro_rt.runtime.timing import Timings
 from taro_rt.runtime.velocity import LATENTS_PER_CALL, Asked, Conditions, velocities
 from taro_rt.runtime.wavefront import Run, Wavefront
@@ -43,7 +44,9 @@ class Generation:
         pictures: Pictures,
         options: Options,
         progress: Progress | None,
+        around: Span | None = None,
     ) -> None:
+        """`around` restricts the work to the windows that cover any of that part; None makes all."""
         self._engines = engines
         self._pictures = pictures
         self._given = options.onsets
@@ -52,7 +55,9 @@ class Generation:
         self._guidance_every = options.guidance_every
         self._settings = options.resolve(manifest.sampler)
         self._times = time_grid(self._settings.method, self._settings.steps)
-        self._windows = plan(pictures.duration_s, g)
+        whole = plan(pictures.duration_s, g)
+        self._whole, self._around = whole, around
+        self._windows = whole if around is None else whole.over(around.start_s, _end_s(around, pictures))
         self.seeds = tuple(options.seed + k for k in range(options.takes))
         self.timings = Timings()
         self._logits: Callable[[int], Array]
@@ -60,30 +65,58 @@ class Generation:
             self._logits = OnsetLogits(engines.onset, pictures, g, self.timings).until
         else:
             check_within(options.onsets, pictures.duration_s)
-            drawn = render_logits(options.onsets, self._windows.onset_length, g.onset_fps)
+            drawn = render_logits(options.onsets, whole.onset_length, g.onset_fps)
             self._logits = lambda n: drawn[:n]
 
+    @property
+    def start_s(self) -> float:
+        """When the sounds begin: 0, or with the first window around a part."""
+        return float(self._windows.starts_s[0])
+
     def takes(self, folder: Path | None) -> tuple[Audio, ...]:
-        """The sounds, each exactly as long as the picture and never clipped."""
+        """The sounds, never clipped: exactly as long as the picture, or as the windows around a part."""
         rate_hz = self._geometry.rate_hz
         report(self._progress, STAGE, 0.0)
+        self._pass_by()
         with ExitStack() as opened:
             spools = [opened.enter_context(closing(Spool(rate_hz, folder))) for _ in self.seeds]
             for samples in self._samples():
                 for spool, take in zip(spools, samples, strict=True):
                     spool.add(take)
-            self._pictures.n_onset_frames()  # reads to the end: only now the length is certain
-            n_samples = max(1, round(self._pictures.duration_s * rate_hz))
+            if self._around is None:
+                self._pictures.n_onset_frames()  # reads to the end: only now the length is certain
+            n_samples = min(self._n_left(), spools[0].n_samples) if self._around else self._n_left()
             takes = [spool.audio(n_samples) for spool in spools]
         report(self._progress, STAGE, 1.0)
         return tuple(takes) if folder else tuple(Audio(limit_peak(a.samples), rate_hz) for a in takes)
 
     def onsets(self) -> tuple[Array, tuple[Onset, ...]]:
-        """The onset curve [n] within the clip, and the onsets picked from it or given."""
-        n = self._pictures.n_onset_frames()
+        """The onset curve [n] within the clip, and the onsets picked from it or given.
+
+        Around a part, the curve from the clip's beginning up to where the windows end.
+        """
+        if self._around is None:
+            n = self._pictures.n_onset_frames()
+        else:
+            n_likely = max(1, round(self._pictures.duration_s * self._geometry.onset_fps))
+            n = min(n_likely, self._windows.onset_length)
         within = curve(self._logits(n))
         picked = pick_onsets(within, self._geometry.onset_fps) if self._given is None else self._given
         return within, tuple(picked)
+
+    def _pass_by(self) -> None:
+        """Let go of what lies before the windows, a window at a time: no frame waits for the whole way."""
+        for onset, visual in zip(self._whole.onset_offsets, self._whole.visual_offsets, strict=True):
+            if onset >= self._windows.onset_offsets[0]:
+                return
+            self._logits(onset)
+            self._pictures.onset_part(onset, 1)
+            self._pictures.visual_part(visual, 1)
+
+    def _n_left(self) -> int:
+        """Samples from the first window to the end of the picture."""
+        n_samples = round(self._pictures.duration_s * self._geometry.rate_hz)
+        return max(1, n_samples - self._windows.sample_offsets[0])
 
     def _samples(self) -> Iterator[Array]:
         """Samples [takes, n], piece by piece."""
@@ -119,6 +152,8 @@ class Generation:
     def _enter(self, window: int) -> Conditions:
         g, w, engines = self._geometry, self._windows, self._engines
         offset = w.onset_offsets[window]
+        if self._given is not None:
+            self._pictures.onset_part(offset, 1)  # nobody looks at them: else they would pile up
         onset = self._logits(offset + g.onset_values)[offset:][None]
         offset = w.visual_offsets[window]
         features = visual_features(engines.visual, self._pictures, offset, g, self.timings)
@@ -136,3 +171,7 @@ class Generation:
             with self.timings(stage):
                 made = work(np.ascontiguousarray(window))
             yield made
+
+
+def _end_s(span: Span, pictures: Pictures) -> float:
+    return pictures.duration_s if span.end_s is None else span.end_s

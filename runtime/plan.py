@@ -70,7 +70,7 @@ def plan_output(info: VideoInfo, path: Path, finish: Finish | None = None) -> Ou
     container = CONTAINERS[suffix]
     with open_video(info.path) as (source, picture):
         refusals = {other: _refusal(info, picture, CONTAINERS[other]) for other in CONTAINERS}
-        channels, notices = _channels(source, info, finish)
+        channels, notices = _channels(info, finish)
         left_out = _left_out(source, info, path, container, finish)
     refusal = refusals[suffix]
     able = [other for other in CONTAINERS if not refusals[other]]
@@ -172,23 +172,27 @@ def _keeps_data(container: str, data: DataStream) -> bool:
 def _plan_wav(info: VideoInfo, path: Path, finish: Finish) -> OutputPlan:
     if finish.audio == "keep-as-second-track" and info.has_audio:
         raise MediaError(f"{path}: a .wav has no second track; write .mp4, or use --audio mix")
-    with open_video(info.path) as (source, _):
-        channels, notices = _channels(source, info, finish)
+    channels, notices = _channels(info, finish)
     rate_hz = finish.rate_hz or (SOUND_RATE_HZ if finish.mixes and info.has_audio else None)
     return OutputPlan("wav", "pcm_s16le", rate_hz, channels, notices=tuple(notices))
 
 
-def _channels(source: InputContainer, info: VideoInfo, finish: Finish) -> tuple[int, list[str]]:
-    """How many channels the sound gets, and what there is to say about the original."""
+def _channels(info: VideoInfo, finish: Finish) -> tuple[int, list[str]]:
+    """How many channels the sound gets, and what there is to say about the original.
+
+    The video is opened only where that matters: frames from memory have none.
+    """
     if finish.audio != "replace" and not info.has_audio:
         return finish.channels or 1, [f"{info.path}: has no sound to {finish.audio.split('-')[0]}"]
     if finish.channels or not finish.mixes:
         return finish.channels or 1, []
-    original = source.streams.best("audio")
-    assert isinstance(original, AudioStream)
-    if original.channels in LAYOUTS:
-        return original.channels, []
-    return 2, [f"{info.path}: its sound of {original.channels} channels is mixed down to stereo"]
+    with open_video(info.path) as (source, _):
+        original = source.streams.best("audio")
+        assert isinstance(original, AudioStream)
+        n_channels = original.channels
+    if n_channels in LAYOUTS:
+        return n_channels, []
+    return 2, [f"{info.path}: its sound of {n_channels} channels is mixed down to stereo"]
 
 
 def _left_out(

@@ -37,6 +37,13 @@ class Windows:
         """First index of every window on a grid of `rate` values per second; exact for the bundle's grids."""
         return [int(start * rate) for start in self.starts_s]
 
+    def over(self, start_s: float, end_s: float) -> Windows:
+        """Those that cover any of the time from `start_s` to `end_s`, at the places they have."""
+        return Windows(
+            tuple(s for s in self.starts_s if s < end_s and s + _window_s(self.geometry) > start_s),
+            self.geometry,
+        )
+
     @property
     def onset_offsets(self) -> list[int]:
         """First onset value of every window."""
@@ -83,7 +90,7 @@ def plan(duration_s: float, geometry: Geometry) -> Windows:
     if n_samples < 1:
         raise MediaError(f"the clip lasts {duration_s} s: expected at least one sample of sound")
     step = alignment_s(geometry)
-    window_s = Fraction(geometry.mel_frames * geometry.hop, geometry.rate_hz)
+    window_s = _window_s(geometry)
     beyond_s = max(Fraction(0), Fraction(n_samples, geometry.rate_hz) - window_s)
     last = ceil(beyond_s / step)
     hop = floor(HOP_SHARE * window_s / step)
@@ -146,7 +153,7 @@ def merge(parts: Iterable[Array], offsets: Sequence[int], axis: int) -> Iterator
 
 def regroup(pieces: Iterable[Array], offsets: Sequence[int], length: int, axis: int) -> Iterator[Array]:
     """Windows of a canvas that comes piece by piece in order, each as soon as its last piece is there."""
-    held, start, starts = None, 0, list(offsets)
+    held, start, starts = None, offsets[0], list(offsets)
     for piece in pieces:
         held = piece if held is None else np.concatenate([held, piece], axis)
         while starts and start + held.shape[axis] >= starts[0] + length:
@@ -155,6 +162,10 @@ def regroup(pieces: Iterable[Array], offsets: Sequence[int], length: int, axis: 
             if starts:
                 held = cut(held, starts[0] - start, held.shape[axis], axis)
                 start = starts[0]
+
+
+def _window_s(geometry: Geometry) -> Fraction:
+    return Fraction(geometry.mel_frames * geometry.hop, geometry.rate_hz)
 
 
 def _latent_rate(geometry: Geometry) -> Fraction:

@@ -139,3 +139,14 @@ def test_regrouping_gives_the_windows_of_any_pieces(duration_s: float, sizes: li
     assert len(got) == len(windows)
     for window, offset in zip(got, windows.latent_offsets, strict=True):
         assert np.array_equal(window, cut(canvas, offset, 204, axis=1))
+
+
+@given(st.floats(min_value=0.5, max_value=60), st.floats(0, 1), st.floats(0, 1))
+def test_the_windows_over_a_part_are_those_that_cover_any_of_it(
+    duration_s: float, a: float, b: float
+) -> None:
+    windows, (start_s, end_s) = plan(duration_s, GEOMETRY), sorted((a * duration_s, b * duration_s))
+    end_s = max(end_s, start_s + 0.001)
+    chosen = windows.over(start_s, end_s).starts_s
+    covers = [s for s in windows.starts_s if float(s) < end_s and float(s) + GEOMETRY.window_s > start_s]
+    assert chosen == tuple(covers) and chosen

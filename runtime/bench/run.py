@@ -149,7 +149,7 @@ class _Bench:
             if fast.precision == "int8":
                 in_int8 = in_int8 or self._gate(replace(fast, options={}))
                 passed = in_int8
-            head = {"name": fast.name, "backend": fast.backend, "precision": fast.precision}
+            head: Record = {"name": fast.name, "backend": fast.backend, "precision": fast.precision}
             head |= {"options": fast.options, **passed}
             rows.append({**head, **self._times(fast, roofline)} if passed["timed"] else head)
         return rows

@@ -98,7 +98,7 @@ def generate(task: Task) -> Task:
     counts = dict.fromkeys(GRAPHS, 0)
     pipeline = Pipeline(bundle, _counted(variant.load(bundle, task["threads"]), bundle, counts))
     load_s = time.perf_counter() - started
-    machine, runs = Machine.of(pipeline, task["bundle"]), []
+    machine, runs = Machine.of(pipeline, task["bundle"]), list[dict[str, float]]()
     job = Job(Options(takes=task["takes"], **variant.options), force=True)
     began = time.perf_counter()
     while len(runs) < task["least"] or (
