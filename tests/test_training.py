@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from taro_rt.engines.nets.config import SMALL
 from taro_rt.engines.nets.mmdit import MMDiT
@@ -123,14 +123,25 @@ def test_alignment_is_weighted_by_how_clean_the_latents_are() -> None:
     assert alignment(teacher, teacher, t, Tra(weighted=False)).item() == pytest.approx(-1, abs=1e-5)
 
 
-def test_interpolated_tokens_keep_their_order_and_pooled_ones_are_one() -> None:
+def matched(match: Literal["interpolation", "pooling"], hidden: Tensor) -> Tensor:
+    """What a head without its layers makes of 6 times of 2 bands for a teacher of 3 times of 4 bands."""
+    head = Head(Tra(match=match, hidden=4), (6, 2), hidden.shape[2], (3, 4), 16)
+    head.mlp = nn.Sequential()
+    return head(hidden)
+
+
+def test_interpolated_tokens_keep_their_place_in_time_and_in_frequency() -> None:
+    times, bands = torch.arange(6.0).repeat_interleave(2), torch.tensor([10.0, 20.0]).repeat(6)
+    made = matched("interpolation", torch.stack([times, bands], 1)[None])[0].unflatten(0, (3, 4))
+    torch.testing.assert_close(made[..., 0], torch.tensor([0.5, 2.5, 4.5])[:, None].expand(3, 4))
+    torch.testing.assert_close(made[..., 1], torch.tensor([10.0, 12.5, 17.5, 20.0]).expand(3, 4))
+
+
+def test_pooled_tokens_are_one_on_either_side() -> None:
     hidden = torch.arange(12.0)[None, :, None].expand(1, 12, 8)
-    for match, expected in (("interpolation", torch.arange(6.0) * 2 + 0.5), ("pooling", torch.tensor([5.5]))):
-        head = Head(Tra(match=match, hidden=4), 12, 8, 6, 16)
-        head.mlp = nn.Sequential()
-        torch.testing.assert_close(head(hidden)[0, :, 0], expected)
-    pooled = Head(Tra(match="pooling", hidden=4), 12, 8, 6, 16)
-    assert pooled(hidden).shape == pooled.teacher(torch.zeros(1, 6, 16)).shape == (1, 1, 16)
+    torch.testing.assert_close(matched("pooling", hidden)[0, :, 0], torch.tensor([5.5]))
+    pooled = Head(Tra(match="pooling", hidden=4), (6, 2), 8, (3, 4), 16)
+    assert pooled(hidden).shape == pooled.teacher(torch.zeros(1, 12, 16)).shape == (1, 1, 16)
 
 
 SMALL_TRA = Tra(block=1, hidden=32)
@@ -138,11 +149,11 @@ SMALL_TRA = Tra(block=1, hidden=32)
 
 def small_aligned(tra: Tra | None = SMALL_TRA) -> Aligned:
     small = replace(SMALL.transformer, depth=2, width=64, heads=1, patch=(4, 16), time_positions=51)
-    return Aligned(MMDiT(replace(SMALL, transformer=small)), tra, n_teacher=8, teacher_dim=16)
+    return Aligned(MMDiT(replace(SMALL, transformer=small)), tra, teacher_grid=(4, 2), teacher_dim=16)
 
 
 def test_the_released_alignment_head_has_the_published_number_of_parameters() -> None:
-    head = Head(Tra(), n_tokens=816, width=768, n_teacher=416, teacher_dim=768)
+    head = Head(Tra(), grid=(102, 8), width=768, teacher_grid=(52, 8), teacher_dim=768)
     assert sum(p.numel() for p in head.parameters()) == pytest.approx(7.68e6, rel=1e-3)
 
 

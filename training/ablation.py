@@ -1,8 +1,9 @@
 """The paper's two ideas on and off, at small scale: its Table 3 and Table 4, and global against frame-wise.
 
 Every variant is trained from the same start values and batches with three seeds, on the cached examples, and
-its log-mels for held-out looks are judged. All else (VAE, encoders, teacher, judges) is shared. Scores are
-kept in the record as they come: a run that was cut off goes on from it.
+its log-mels for held-out looks are judged, before any vocoder. All else (VAE, encoders, teacher, judges) is
+shared; networks that are not in `runs/` are those that were kept. Scores are kept in the record as they come:
+a run that was cut off goes on from it.
 
     python -m taro_rt.training.ablation [--steps 400] [--output benchmarks/results/<device>/ablation.json]
 """
@@ -10,6 +11,7 @@ kept in the record as they come: a run that was cut off goes on from it.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,9 +29,10 @@ from taro_rt.runtime.onsets import FLOOR_LOGIT
 from taro_rt.runtime.sampler import guide, sample
 from taro_rt.training.clips import HELD_OUT
 from taro_rt.training.data import open_sounds, open_views
-from taro_rt.training.evaluate import Clips, Judges, score
-from taro_rt.training.fit import Recipe
+from taro_rt.training.evaluate import FIRST_TEST_ROW, Clips, Judges, score
+from taro_rt.training.fit import Recipe, steps_of
 from taro_rt.training.judges import change_of
+from taro_rt.training.kept import KEPT, start_from_kept
 from taro_rt.training.losses import Tra
 from taro_rt.training.machine import bf16_is_fast, describe
 from taro_rt.training.transformer import (
@@ -57,6 +60,7 @@ VARIANTS: dict[str, Objective] = {
 """Table 3, then Table 4 ("TRA + OAC" is its weighted Conv1d), then a question of our own."""
 SEEDS = (0, 1, 2)
 SAMPLER = SamplerDefaults(guidance=2.5)
+SHARED = ("vae", "onset", "visual", "teacher")
 CHUNK = 20
 
 
@@ -107,15 +111,25 @@ class Data:
     test: Examples
     clips: Clips
     runs: Path
+    setting: dict[str, Any]
+    """What it was made of: clips, steps of the shared networks, the judges."""
 
 
 def run(variant: str, data: Data, recipe: Recipe) -> Any:
-    """Scores of one training; kept beside it, so that a run that was cut off goes on."""
+    """Scores of one training; kept beside it, so that a run that was cut off goes on.
+
+    Raises `ValueError` for a training that is there already and was another one.
+    """
     runs, seed = data.runs, recipe.seed
     folder = runs / "ablation" / f"{variant.replace(' ', '-')}-{seed}"
-    kept = folder / "scores.json"
+    kept, about = folder / "scores.json", folder / "about.json"
+    setting = {**data.setting, "steps": recipe.steps}
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and (not about.exists() or json.loads(about.read_text()) != setting):
+        raise ValueError(f"{folder}: expected a training of {setting}; remove the folder to make it anew")
+    about.write_text(json.dumps(setting))
     if not kept.exists():
-        config, what = config_of(variant), VARIANTS[variant]
+        config, what = config_of(variant), replace(VARIANTS[variant], near_noise=False)
         config = replace(config, latent_scale=float((runs / SCALE_FILE).read_text()))
         train_transformer(config, data.train, runs, what, recipe, folder)
         net = frozen(folder, MMDiT(config), prefix="net.")
@@ -126,15 +140,25 @@ def run(variant: str, data: Data, recipe: Recipe) -> Any:
 
 
 def open_data(runs: Path, n: int, n_test: int) -> Data:
-    """Examples to train on and held-out ones to judge."""
+    """Examples to train on and held-out ones to judge, of those that are only reported on."""
+    for part in SHARED:
+        start_from_kept(part, runs / part)
     views, sounds = open_views(runs / "views", n, CONFIG), open_sounds(runs / "sounds", n)
     train = open_examples(CONFIG, views, sounds, runs, "examples")
-    views = open_views(runs / "test-views", n_test, CONFIG, HELD_OUT)
-    sounds = open_sounds(runs / "test-sounds", n_test, HELD_OUT)
-    test = open_examples(CONFIG, views, sounds, runs, "test-examples")
+    first = HELD_OUT + FIRST_TEST_ROW
+    views = open_views(runs / "report-views", n_test, CONFIG, first)
+    sounds = open_sounds(runs / "report-sounds", n_test, first)
+    test = open_examples(CONFIG, views, sounds, runs, "report-examples")
     times = [rows[~torch.isnan(rows[:, 0]), 0].numpy() for rows in test.events]
     change = change_of(torch.from_numpy(np.array(views.onset_frames)))
-    return Data(train, test, Clips(test.mels.float().numpy(), test.kinds.numpy(), times, change), runs)
+    clips = Clips(test.mels.float().numpy(), test.kinds.numpy(), times, change)
+    setting = {
+        "clips": n,
+        "test_clips": n_test,
+        "shared": {part: steps_of(runs / part) for part in SHARED},
+        "kept_sha256": hashlib.sha256(KEPT.read_bytes()).hexdigest(),
+    }
+    return Data(train, test, clips, runs, setting)
 
 
 def summary(scores: list[dict[str, Any]]) -> dict[str, Any]:

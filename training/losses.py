@@ -19,6 +19,10 @@ E = 1e-8
 """Keeps w(t) finite, equation (7)."""
 
 
+Grid = tuple[int, int]
+"""Places in time and places in frequency."""
+
+
 @dataclass(frozen=True)
 class Conditions:
     """What a batch is conditioned on."""
@@ -40,7 +44,7 @@ class Tra:
     """After this block of the transformer, counted from 1."""
     match: Literal["conv1d", "interpolation", "pooling"] = "conv1d"
     """How the lengths are matched: Conv1d of kernel 1 over the token axis, equation (9); linear interpolation
-    of the latent tokens; or the mean of either side."""
+    of the latent tokens over time and band; or the mean of either side."""
     weighted: bool = True
     """By w(t) of equation (7), else 1 at every time."""
     share: float = 0.5
@@ -60,13 +64,14 @@ def interpolant(t: Tensor, path: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 class Head(nn.Module):
     """Hidden states [b, n, d] to the teacher's space [b, m, e]: h' of equations (6) and (9), spec B8.
 
-    m is the teacher's number of tokens, or 1 where both sides are pooled.
+    m is the teacher's number of tokens, or 1 where both sides are pooled. The tokens of both sides are the
+    places of a grid of times and bands, times first.
     """
 
-    def __init__(self, tra: Tra, n_tokens: int, width: int, n_teacher: int, teacher_dim: int) -> None:
+    def __init__(self, tra: Tra, grid: Grid, width: int, teacher_grid: Grid, teacher_dim: int) -> None:
         super().__init__()
-        self.tra, self.n_teacher = tra, n_teacher
-        self.match = nn.Sequential(nn.Conv1d(n_tokens, n_teacher, 1), nn.SiLU())
+        self.tra, self.grid, self.teacher_grid = tra, grid, teacher_grid
+        self.match = nn.Sequential(nn.Conv1d(math.prod(grid), math.prod(teacher_grid), 1), nn.SiLU())
         if tra.match != "conv1d":
             self.match = nn.Sequential()
         self.mlp = nn.Sequential(
@@ -79,8 +84,8 @@ class Head(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         if self.tra.match == "interpolation":
-            columns = hidden.transpose(1, 2)  # [b, d, n]
-            hidden = F.interpolate(columns, self.n_teacher, mode="linear").transpose(1, 2)
+            places = hidden.transpose(1, 2).unflatten(2, self.grid)  # [b, d, times, bands]
+            hidden = F.interpolate(places, self.teacher_grid, mode="bilinear").flatten(2).transpose(1, 2)
         elif self.tra.match == "pooling":
             hidden = hidden.mean(1, keepdim=True)
         return self.mlp(self.match(hidden))
@@ -93,12 +98,12 @@ class Head(nn.Module):
 class Aligned(nn.Module):
     """A transformer with an alignment head on the x stream after one of its blocks; without `tra`, alone."""
 
-    def __init__(self, net: MMDiT, tra: Tra | None, n_teacher: int, teacher_dim: int) -> None:
+    def __init__(self, net: MMDiT, tra: Tra | None, teacher_grid: Grid, teacher_dim: int) -> None:
         super().__init__()
         self.net, self.tra = net, tra
         self._hidden: Tensor | None = None
         if tra is not None:
-            self.head = Head(tra, net.grid[0] * net.grid[1], net.config.width, n_teacher, teacher_dim)
+            self.head = Head(tra, net.grid, net.config.width, teacher_grid, teacher_dim)
             net.joint_blocks[tra.block - 1].register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, inputs: object, outputs: tuple[Tensor, Tensor]) -> None:

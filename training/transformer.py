@@ -22,7 +22,7 @@ from taro_rt.training.fit import Recipe, averaged, fit
 from taro_rt.training.losses import Aligned, Conditions, Tra, objective
 from taro_rt.training.mel import LogMel
 from taro_rt.training.perception import VisualTrainer, augment, onset_input, visual_input
-from taro_rt.training.teacher import N_TOKENS, WIDTH, AudioEncoder, read_teacher
+from taro_rt.training.teacher import GRID, WIDTH, AudioEncoder, read_teacher
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -61,6 +61,9 @@ class Objective:
     tra: Tra | None = field(default_factory=lambda: Tra(block=2, hidden=384))
     onset: bool = True
     """Onset-aware conditioning; without it every onset vector says that nothing happens."""
+    near_noise: bool = True
+    """Times twice as often near noise, where the conditions decide what will sound; else evenly, as in the
+    paper."""
 
 
 def frozen(folder: Path, net: Net, prefix: str = "") -> Net:
@@ -121,18 +124,22 @@ def train_transformer(
     config: NetworkConfig, examples: Examples, runs: Path, what: Objective, recipe: Recipe, folder: Path
 ) -> None:
     """L_CFM plus the weighted L_align with 10 % of the conditions dropped, equations (3) to (9)."""
+    torch.manual_seed(recipe.seed)  # the transformer's start values come first: the same whatever is trained
     mmdit = MMDiT(config)
     for name, weight in mmdit.y_embedder.named_parameters():
         if name.endswith("weight"):
             nn.init.xavier_uniform_(weight)  # onset logits carry the timing: heard from the first step on
-    net = Aligned(mmdit, what.tra, N_TOKENS, WIDTH)
+    first = mmdit.y_embedder.mlp[0]
+    if config.transformer.time_positions == 1 and isinstance(first, nn.Linear):
+        start_from_waves(first)
+    net = Aligned(mmdit, what.tra, GRID, WIDTH)
     teacher = read_teacher(runs / "teacher").to(recipe.device) if what.tra else None
 
     def loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         data, on, mels = batch(config, examples, what, rng)
         data, on, mels = data.to(recipe.device), on.to(recipe.device), mels.to(recipe.device)
-        # Twice as often near noise, where the conditions decide what will sound.
-        t = torch.from_numpy(np.sqrt(rng.random(BATCH)).astype(np.float32)).clamp(1e-3, 1.0)
+        u = rng.random(BATCH).astype(np.float32)
+        t = torch.from_numpy(np.sqrt(u) if what.near_noise else u).clamp(1e-3, 1.0)
         keep = torch.from_numpy((rng.random(BATCH) >= DROP).astype(np.float32))
         t, keep = t.to(recipe.device), keep.to(recipe.device)
         value, parts = objective(net, data, t, on, keep, heard(teacher, mels))
@@ -141,6 +148,17 @@ def train_transformer(
         return value, figures
 
     fit(net, loss, recipe, folder)
+
+
+@torch.no_grad()
+def start_from_waves(layer: nn.Linear) -> None:
+    """Let a layer that sees the onset values of a whole window begin with its Fourier series: places in time
+    are hard to learn from arbitrary sums."""
+    n = layer.in_features
+    orders = torch.arange(layer.out_features) // 2 % (n // 2) + 1
+    phase = 2 * math.pi * orders[:, None] * torch.arange(n) / n
+    even = torch.arange(layer.out_features)[:, None] % 2 == 0
+    layer.weight.copy_(torch.where(even, torch.cos(phase), torch.sin(phase)) * math.sqrt(2 / n))
 
 
 @torch.no_grad()
@@ -164,10 +182,11 @@ def batch(
         data.append(latents[:, rotation(g.latent_frames, seconds, shared_s, g.latent_fps)])
         mels.append(examples.mels[row][rotation(g.mel_frames, seconds, shared_s, g.rate_hz / g.hop)].float())
         logits = examples.onset_logits[view, row]
+        drawn = detector_like(examples.events[row], config, rng)  # also where it is not used: the same draws
+        if rng.random() < 0.5:
+            logits = drawn
         if not what.onset:
             logits = torch.full_like(logits, FLOOR_LOGIT)
-        elif rng.random() < 0.5:
-            logits = detector_like(examples.events[row], config, rng)
         onsets.append(torch.roll(logits, seconds * g.onset_fps))
         features.append(torch.roll(examples.features[view, row], seconds * g.visual_fps, dims=0))
     on = Conditions(torch.stack(onsets), torch.stack(features))
