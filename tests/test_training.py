@@ -18,7 +18,7 @@ from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.training.__main__ import train
 from taro_rt.training.clips import HELD_OUT, slot_times, sound, views, visual_frames
 from taro_rt.training.data import PICTURES, scene_of
-from taro_rt.training.fit import Figures, Recipe, averaged, fit
+from taro_rt.training.fit import STATE, Ema, Figures, Recipe, averaged, fit, steps_of
 from taro_rt.training.losses import (
     Aligned,
     Conditions,
@@ -217,6 +217,26 @@ def test_interrupted_training_resumes_exactly_where_it_stopped(tmp_path: Path) -
     resumed = run(tmp_path / "b", None)
     assert all(torch.equal(straight[key], resumed[key]) for key in straight)
     assert all(torch.equal(straight[key], value) for key, value in averaged(tmp_path / "b").items())
+
+
+def test_an_interrupt_amid_an_update_leaves_the_state_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> None:
+        net = nn.Linear(4, 4)
+        fit(net, lambda step, rng: (net(torch.randn(8, 4)).square().mean(), {}), Recipe(20), tmp_path)
+
+    class Torn(Ema):
+        def update(self, net: nn.Module, decay: float) -> None:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("taro_rt.training.fit.Ema", Torn)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert not (tmp_path / STATE).exists()
+    run()
+    assert steps_of(tmp_path) == 20
 
 
 def test_the_last_steps_of_a_run_are_logged_too(tmp_path: Path) -> None:

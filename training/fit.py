@@ -51,7 +51,7 @@ Loss = Callable[[int, np.random.Generator], tuple[Tensor, Figures]]
 
 
 class Ema:
-    """Exponential moving average of a network's parameters; buffers are copied."""
+    """Exponential moving average of a network's parameters and floating-point buffers; others are copied."""
 
     def __init__(self, net: nn.Module) -> None:
         self.state = {key: value.detach().clone() for key, value in net.state_dict().items()}
@@ -76,16 +76,22 @@ def fit(net: nn.Module, loss: Loss, recipe: Recipe, folder: Path) -> dict[str, T
     step = _resume(net, optimiser, ema, folder)
     display = Display(folder.name, recipe.steps, folder / "log.jsonl")
     started = saved = time.monotonic()
+    is_whole = True
     try:
         while step < recipe.steps and time.monotonic() - started < 60 * recipe.minutes:
-            display(step, _step(net, loss, optimiser, recipe, step))
+            figures = _gradients(net, loss, optimiser, recipe, step)
+            is_whole = False
+            optimiser.step()
             step += 1
             ema.update(net, min(recipe.ema, (1 + step) / (10 + step)))
+            is_whole = True
+            display(step - 1, figures)
             if time.monotonic() - saved > SAVE_S:
                 _save(net, optimiser, ema, step, folder)
                 saved = time.monotonic()
-    finally:  # also when interrupted
-        _save(net, optimiser, ema, step, folder)
+    finally:
+        if is_whole:  # else interrupted amid an update: the state that was saved last stays
+            _save(net, optimiser, ema, step, folder)
         display.close()
     return ema.state
 
@@ -98,7 +104,10 @@ def averaged(folder: Path) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
 
 
-def _step(net: nn.Module, loss: Loss, optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> Figures:
+def _gradients(
+    net: nn.Module, loss: Loss, optimiser: torch.optim.Optimizer, recipe: Recipe, step: int
+) -> Figures:
+    """Leave the gradients of a step, clipped, in `net`, and its rate in `optimiser`."""
     for group in optimiser.param_groups:
         group["lr"] = recipe.rate * _schedule(step, recipe)
     net.train()
@@ -108,7 +117,6 @@ def _step(net: nn.Module, loss: Loss, optimiser: torch.optim.Optimizer, recipe: 
     optimiser.zero_grad(set_to_none=True)
     value.backward()
     torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
-    optimiser.step()
     return {"loss": value.item(), **figures}
 
 
