@@ -29,9 +29,10 @@ from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline
 from taro_rt.training.clips import HELD_OUT, write_video
 from taro_rt.training.data import CLIP_S
-from taro_rt.training.evaluate import FIRST_TEST_ROW, mel_of
+from taro_rt.training.evaluate import FIRST_TEST_ROW
 from taro_rt.training.metrics import mel_onsets
 from taro_rt.training.scenes import KINDS
+from taro_rt.training.scores import mel_of
 
 # the Makefile runs Python without the script's folder; at the end, as tests have a media.py too
 sys.path.append(str(Path(__file__).parent))

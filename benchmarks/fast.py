@@ -19,7 +19,8 @@ from typing import Any
 from taro_rt.runtime.bench.variant import FAST
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline
-from taro_rt.training.evaluate import FIRST_TEST_ROW, Judges, figures, listen
+from taro_rt.training.evaluate import FIRST_TEST_ROW, figures, listen
+from taro_rt.training.scores import Judges
 
 sys.path.insert(0, str(Path(__file__).parent))  # the Makefile runs Python without the script's folder
 from first_use import RESULTS, commit, machine

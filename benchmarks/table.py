@@ -122,7 +122,7 @@ def evaluation(record: dict[str, Any] | None) -> list[str]:
     if record is None:
         return []
     made, own, picked = record["generated"], record["own_sound"], record["picked_onset_f1"]
-    on = f"{record['clips']} held-out procedural clips"
+    others, on = record["other_clips"], f"{record['clips']} held-out procedural clips"
     rows = [
         f"| onset F1 at ±{key} ms of the generated sound, {on} | any | {made['onset_f1'][key]:.2f} "
         f"(chance {made['onset_f1_chance'][key]:.2f}; the clips' own sound {own['onset_f1'][key]:.2f}; "
@@ -133,9 +133,11 @@ def evaluation(record: dict[str, Any] | None) -> list[str]:
         *rows,
         f"| kind of thing heard right, of 14, {on} | any | {made['class_accuracy']:.0%} "
         f"(the clips' own sound {own['class_accuracy']:.0%}) |",
-        f"| FD, FAD to the clips' own sound, {on} | any | {made['fd']:.2f}, {made['fad']:.2f} |",
+        f"| FD, FAD to the clips' own sound, {on} | any | {made['fd']:.2f}, {made['fad']:.2f} "
+        f"(other clips' own sounds {others['fd']:.2f}, {others['fad']:.2f}) |",
         f"| sound taken for the picture's by the sync judge, {on} | any | {made['sync_accuracy']:.0%} "
-        f"(the clips' own sound {own['sync_accuracy']:.0%}) |",
+        f"(with other clips' pictures {made['sync_chance']:.0%}; the clips' own sound "
+        f"{own['sync_accuracy']:.0%}) |",
         *delivered(record["delivered"], on),
     ]
 

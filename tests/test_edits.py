@@ -13,8 +13,8 @@ from taro_rt.runtime.onsets import Onset
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline
 from taro_rt.runtime.source import Span
-from taro_rt.training.evaluate import mel_of
 from taro_rt.training.metrics import mel_onsets
+from taro_rt.training.scores import mel_of
 
 ONSETS = (Onset(1.0, 0.5), Onset(2.0), Onset(2.1), Onset(5.0))
 

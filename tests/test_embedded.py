@@ -23,10 +23,11 @@ from taro_rt.runtime.pipeline import Pipeline
 from taro_rt.runtime.windows import plan
 from taro_rt.training import metrics
 from taro_rt.training.clips import HELD_OUT, write_video
-from taro_rt.training.evaluate import FIRST_TEST_ROW, Heard, Judges, listen, onset_f1
+from taro_rt.training.evaluate import FIRST_TEST_ROW, Heard, listen
 from taro_rt.training.mel import LogMel
 from taro_rt.training.metrics import f1, loudness_gap_db, mel_onsets
 from taro_rt.training.scenes import KINDS
+from taro_rt.training.scores import Judges, onset_f1
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "drumstick.mp4"
 FRAME_S = 1 / 30

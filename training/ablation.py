@@ -29,12 +29,13 @@ from taro_rt.runtime.onsets import FLOOR_LOGIT
 from taro_rt.runtime.sampler import guide, sample
 from taro_rt.training.clips import HELD_OUT
 from taro_rt.training.data import open_sounds, open_views
-from taro_rt.training.evaluate import FIRST_TEST_ROW, Clips, Judges, score
+from taro_rt.training.evaluate import FIRST_TEST_ROW
 from taro_rt.training.fit import Recipe, steps_of
 from taro_rt.training.judges import change_of
 from taro_rt.training.kept import KEPT, start_from_kept
 from taro_rt.training.losses import Tra
 from taro_rt.training.machine import bf16_is_fast, describe
+from taro_rt.training.scores import Clips, Judges, score
 from taro_rt.training.transformer import (
     SCALE_FILE,
     Examples,

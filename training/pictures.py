@@ -18,8 +18,9 @@ from taro_rt.engines.contract import Array
 from taro_rt.runtime.pipeline import Pipeline
 from taro_rt.training.clips import HELD_OUT, sound, write_video
 from taro_rt.training.data import CLIP_S
-from taro_rt.training.evaluate import FIRST_TEST_ROW, mel_of
+from taro_rt.training.evaluate import FIRST_TEST_ROW
 from taro_rt.training.scenes import KINDS
+from taro_rt.training.scores import mel_of
 
 Pixels = npt.NDArray[np.uint8]
 DARK, BRIGHT = -9.5, -0.5

@@ -20,10 +20,11 @@ from taro_rt.engines.nets.vae import Vae
 from taro_rt.training import metrics
 from taro_rt.training.clips import HELD_OUT, sound
 from taro_rt.training.data import scene_of
-from taro_rt.training.evaluate import FIRST_TEST_ROW, FRAMES, Judges, mel_of
+from taro_rt.training.evaluate import FIRST_TEST_ROW
 from taro_rt.training.kept import kept
 from taro_rt.training.mel import N_FFT, LogMel
 from taro_rt.training.scenes import KINDS
+from taro_rt.training.scores import FRAMES, Judges, mel_of
 
 
 def compare(own: list[Array], made: list[Array]) -> dict[str, float]:
