@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -114,10 +115,12 @@ def delivered(sounds: Sequence[Array], events_s: Sequence[Array]) -> dict[str, o
         meter = Meter(RATE_HZ)
         meter.add(samples)
         levels.append(meter.loudness())
+    loud = [level for level in levels if level > -math.inf]
     pairs = zip(sounds, events_s, strict=True)
     gaps = [gap for each in pairs if (gap := metrics.loudness_gap_db(*each)) is not None]
     return {
-        "lufs": {"lowest": min(levels), "median": float(np.median(levels)), "highest": max(levels)},
+        "silent": len(levels) - len(loud),
+        "lufs": {"lowest": min(loud), "median": float(np.median(loud)), "highest": max(loud)},
         "peak": max(float(np.abs(samples).max()) for samples in sounds),
         "constant_part": max(abs(float(samples.mean())) for samples in sounds),
         "events_over_silence_db": {
