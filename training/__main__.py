@@ -28,14 +28,15 @@ from taro_rt.training.teacher import train_teacher
 from taro_rt.training.transformer import Objective, frozen, open_examples, train_transformer
 
 RECIPES = {
-    "vae": Recipe(6000),
-    "vocoder": Recipe(16000),
-    "teacher": Recipe(3000),
-    "onset": Recipe(3000, rate=2e-3),
+    "vae": Recipe(4500),
+    "vocoder": Recipe(5600),
+    "teacher": Recipe(754),
+    "onset": Recipe(1300, rate=2e-3),
     "visual": Recipe(4500),
-    "transformer": Recipe(8000),
+    "transformer": Recipe(10000),
 }
-JUDGES = {"kind-judge": Recipe(1500), "sync-judge": Recipe(1500)}
+"""As long as those of the embedded bundle were trained."""
+JUDGES = {"kind-judge": Recipe(3000), "sync-judge": Recipe(500)}
 """What only evaluation needs."""
 JUDGE_CLIPS = 1400
 PICTURES_A_CLIP = 3
