@@ -41,7 +41,7 @@ speed-published: $(VENV)/.installed-dev  ## every backend by stage at the publis
 
 speed: $(VENV)/.installed-dev  ## every backend by stage, the embedded bundle; then what fast settings cost
 	$(BIN)/taro-rt bench --force -o $(RECORDS)/bench-embedded.json
-	$(BIN)/python benchmarks/fast.py
+	$(BIN)/python benchmarks/fast.py --clips 42
 	$(BIN)/python benchmarks/plot.py
 	$(BIN)/python benchmarks/table.py
 
