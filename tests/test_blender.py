@@ -42,9 +42,8 @@ def measured(
     host, rate = request.param[0], Fraction(request.param[1])
     if not is_there(host):
         pytest.skip(f"{host} is not installed")
-    return told(
-        HOSTS[host], "blender_host.py", asked_of(tmp_path_factory.mktemp("blender"), tiny_bundle, rate)
-    )
+    asked = asked_of(tmp_path_factory.mktemp("blender"), tiny_bundle, rate)
+    return {"host": host, "rate": rate, **told(HOSTS[host], "blender_host.py", asked)}
 
 
 def asked_of(folder: Path, bundle: Path, rate: Fraction) -> dict[str, Any]:
@@ -93,7 +92,8 @@ def test_the_sound_is_heard_with_its_picture(measured: dict[str, Any], part: str
     sound, mix = np.interp(times_s, np.arange(len(sound)) / sound_rate_hz, sound), mix[:, 0]
     correlation = np.correlate(np.pad(mix, len(sound)), sound, "valid")
     lag_s = (int(np.argmax(correlation)) - len(sound)) / rate_hz - found["expected_s"]
-    print(f"{measured['version']}, {part}: {1000 * lag_s:.3f} ms")
+    host = f"{measured['host']} {measured['version']}"
+    print(f"{host}, {measured['rate']} frames per second, {part}: {1000 * lag_s:.3f} ms")
     assert abs(lag_s) <= 0.001
 
 
