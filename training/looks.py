@@ -37,8 +37,8 @@ MODELS: dict[str, Split] = {
     "marbles": (("glassy", "steel"), ("faceted",)),
     "ratchet": (("saw", "fine"), ("cog",)),
     "rain": (("streaks", "drops"), ("beads",)),
-    "wind": (("grass", "flag"), ("tree",)),
-    "fire": (("campfire", "hearth"), ("torch",)),
+    "wind": (("grass", "flag", "laundry", "palm", "mill"), ("tree",)),
+    "fire": (("campfire", "hearth", "bonfire", "bowl", "candles", "burner"), ("torch",)),
     "water": (("sea", "fall"), ("shore",)),
 }
 KINDS = tuple(MODELS)
