@@ -32,8 +32,8 @@ RECIPES = {
     "vocoder": Recipe(5600),
     "teacher": Recipe(754),
     "onset": Recipe(1300, rate=2e-3),
-    "visual": Recipe(4500),
-    "transformer": Recipe(10000),
+    "visual": Recipe(6000),
+    "transformer": Recipe(11500),
 }
 """As long as those of the embedded bundle were trained."""
 JUDGES = {"kind-judge": Recipe(3000), "sync-judge": Recipe(500)}

@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from taro_rt.engines.bundle import DEFAULT, Manifest, SamplerDefaults
+from taro_rt.engines.eager import EagerEngine
 from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.nets.networks import Networks, make_vocoder
 from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.vae import Vae
 from taro_rt.engines.nets.visual import VisualNet
-from taro_rt.export.package import export_bundle
+from taro_rt.engines.stages import contracts, typical_inputs
+from taro_rt.export.package import export_bundle, inference_form
+from taro_rt.export.parity import SIZES, deviation
 from taro_rt.training.machine import describe
 from taro_rt.training.transformer import SCALE_FILE, frozen
 
@@ -40,6 +43,7 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         "date": datetime.now(UTC).date().isoformat(),
         "machine": describe(),
         **{name: training_time(runs / name) for name in NETWORKS},
+        "half_precision": "weights off float32: " + half_precision_cost(networks),
     }
     manifest = export_bundle(
         networks,
@@ -47,12 +51,26 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         "taro-rt-embedded",
         provenance,
         "Apache-2.0",
-        version="4",
+        version="5",
         storage="float16",
         sampler=SAMPLER,
         force=force,
     )
     return manifest
+
+
+def half_precision_cost(networks: Networks) -> str:
+    """How far each graph's outputs are from those of the same weights in float32, as relative rms."""
+    promised = contracts(networks.config.geometry())
+    exact, stored = (inference_form(networks, kind).graphs() for kind in ("float32", "float16"))
+    costs = []
+    for name, contract in promised.items():
+        feed = typical_inputs(contract, seed=1, b=1, **SIZES)
+        want = EagerEngine(exact[name], contract)(**feed)
+        got = EagerEngine(stored[name], contract)(**feed)
+        worst = max(deviation(got[key], want[key]).relative_rms for key in want)
+        costs.append(f"{name} {worst:.1e}")
+    return ", ".join(costs)
 
 
 def courses(runs: Path, rows: int = 40) -> str:
