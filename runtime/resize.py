@@ -27,6 +27,8 @@ Shrink = Callable[[VideoFrame], Pixels]
 
 FIXED = 22
 """Fractional bits of the integer weights."""
+BAND = 4
+"""Outputs made by one product: more of them multiply by more zeros, fewer read their inputs more often."""
 FULL_CHROMA = 0x2000
 """libswscale's full_chroma_int, by number: not every PyAV names it."""
 
@@ -76,37 +78,59 @@ class Released:
 
 def resize_bytes(frame: Frames, height: int, width: int) -> Frames:
     """`frame` [h, w, 3] as bytes [height, width, 3]; aspect is not kept."""
-    narrow = _round_pass(frame.transpose(1, 0, 2), width)  # [width, h, 3]
-    return np.ascontiguousarray(_round_pass(narrow.transpose(1, 0, 2), height))
+    rows = frame.reshape(len(frame), -1)  # [h, 3w]
+    narrow = _round_pass(rows.T, width, 3).T  # [h, 3 width]
+    return np.ascontiguousarray(_round_pass(narrow, height)).reshape(height, width, 3)
 
 
 def resize_floats(frame: Frames, height: int, width: int) -> Array:
     """`frame` [h, w, 3] as float32 [height, width, 3] in 0 to 255; aspect is not kept."""
-    low = _float_pass(frame, height)  # [height, w, 3]
-    return np.ascontiguousarray(_float_pass(low.transpose(1, 0, 2), width).transpose(1, 0, 2))
+    low = _float_pass(frame.reshape(len(frame), -1), height)  # [height, 3w]
+    return np.ascontiguousarray(_float_pass(low.T, width, 3).T).reshape(height, width, 3)
 
 
-def _round_pass(rows: Frames, n: int) -> Frames:
-    """Weighted sums of the first axis, [n, ...], rounded to bytes; sums stay below 2^31."""
-    total = np.full((n, *rows.shape[1:]), 1 << (FIXED - 1), np.int32)
-    places, weights = _taps(len(rows), n)
-    fixed = (0.5 + weights * (1 << FIXED)).astype(np.int32)
-    for place, weight in zip(places.T, fixed.T, strict=True):
-        total += rows[place].astype(np.int32) * weight[:, None, None]
-    rounded: Frames = np.clip(total >> FIXED, 0, 255).astype(np.uint8)
-    return rounded
+def _round_pass(rows: Frames, n: int, channels: int = 1) -> Frames:
+    """Weighted sums of the first axis, [n * channels, k], rounded to bytes.
+
+    float64 holds them exactly; weights are not negative and come to 1, so nothing leaves 0 to 255.
+    """
+    made = np.empty((n * channels, rows.shape[1]), np.uint8)
+    for target, source, weights in _bands(len(rows) // channels, n, channels, FIXED):
+        made[target] = weights @ rows[source].astype(np.float64) + 0.5
+    return made
 
 
-def _float_pass(rows: Pixels, n: int) -> Array:
-    """Weighted sums of the first axis, [n, ...]."""
-    places, weights = _taps(len(rows), n)
-    matrix = np.zeros((n, len(rows)), np.float32)
-    np.add.at(matrix, (np.arange(n)[:, None], places), weights.astype(np.float32))
-    flat = rows.reshape(len(rows), -1).astype(np.float32)
-    return (matrix @ flat).reshape(n, *rows.shape[1:])
+def _float_pass(rows: Pixels, n: int, channels: int = 1) -> Array:
+    """Weighted sums of the first axis, [n * channels, k]."""
+    made = np.empty((n * channels, rows.shape[1]), np.float32)
+    for target, source, weights in _bands(len(rows) // channels, n, channels):
+        made[target] = weights.astype(np.float32) @ rows[source].astype(np.float32)
+    return made
 
 
 @lru_cache(maxsize=16)
+def _bands(
+    n_in: int, n_out: int, channels: int, fixed: int | None = None
+) -> list[tuple[slice, slice, npt.NDArray[np.float64]]]:
+    """The matrix that shrinks, without most of its zeros: for every few outputs, which they are, the inputs
+    they come from, and the weights in between. Outputs and inputs hold `channels` values side by side.
+
+    With `fixed` the weights are rounded to so many fractional bits.
+    """
+    places, weights = _taps(n_in, n_out)
+    if fixed is not None:
+        weights = np.floor(0.5 + weights * (1 << fixed)) / (1 << fixed)
+    bands = []
+    for first in range(0, n_out, BAND):
+        at, values = places[first : first + BAND], weights[first : first + BAND]
+        low, high = int(at.min()), int(at.max()) + 1
+        band = np.zeros((len(at), high - low))
+        np.add.at(band, (np.arange(len(at))[:, None], at - low), values)
+        target = slice(first * channels, (first + len(at)) * channels)
+        bands.append((target, slice(low * channels, high * channels), np.kron(band, np.eye(channels))))
+    return bands
+
+
 def _taps(n_in: int, n_out: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Source places and weights [n_out, taps] of every output; unused taps weigh 0 (spec B2, in double)."""
     scale = n_in / n_out

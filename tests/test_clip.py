@@ -176,6 +176,24 @@ def test_released_frames_are_shrunk_with_the_released_arithmetic_exactly(tmp_pat
     np.testing.assert_array_equal(clip.onset_frames[0], resize_floats(whole, 80, 80))
 
 
+@pytest.mark.parametrize("shape", [(720, 1280), (97, 61), (30, 20), (1, 1), (3, 2000)])
+def test_released_bytes_are_those_of_whole_numbers(shape: tuple[int, int]) -> None:
+    """Sums of bytes with 22-bit weights, rounded after each pass, horizontal first (spec B2)."""
+    frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    frame[:, ::7], frame[::5] = 255, 0
+    rows, columns = (np.floor(0.5 + triangle(n, 56) * 2**22).astype(np.int64) for n in shape)
+    narrow = np.einsum("xw,hwc->hxc", columns, frame.astype(np.int64)) + 2**21 >> 22
+    want = np.einsum("yh,hxc->yxc", rows, narrow) + 2**21 >> 22
+    np.testing.assert_array_equal(resize_bytes(frame, 56, 56), want)
+
+
+@pytest.mark.parametrize("shape", [(720, 1280), (97, 61), (30, 20), (1, 1)])
+def test_released_floats_are_the_weighted_sums(shape: tuple[int, int]) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    want = np.einsum("yh,xw,hwc->yxc", triangle(shape[0], 48), triangle(shape[1], 48), frame, optimize=True)
+    np.testing.assert_allclose(resize_floats(frame, 48, 48), want, rtol=0, atol=1e-4)
+
+
 def full_chroma(frame: av.VideoFrame) -> np.ndarray:
     """RGB at the frame's own size, with colours interpolated to full resolution."""
     bicubic, full_chroma, accurate = 0x4, 0x2000, 0x40000

@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from taro_rt.engines.nets.config import PUBLISHED, SMALL, TransformerConfig
-from taro_rt.engines.nets.frames import FrameNorm
 from taro_rt.engines.nets.hifigan import HifiGan
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.nets.networks import Networks, load_weights
@@ -71,7 +70,7 @@ def test_folding_the_norms_changes_nothing(name: str) -> None:
         before = net(frames)
     Networks.fold(tiny := tiny_networks(tiny_config()))
     folded = tiny.by_name()[name]
-    assert not any(isinstance(module, FrameNorm) for module in folded.modules())
+    assert not any(isinstance(module, nn.BatchNorm3d) for module in folded.modules())
     with torch.inference_mode():
         torch.testing.assert_close(folded(frames), before, rtol=0, atol=1e-5)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from taro_rt.engines.nets.config import OnsetConfig
-from taro_rt.engines.nets.frames import FrameNorm, SpatialConv, TemporalConv
+from taro_rt.engines.nets.frames import SpatialConv, TemporalConv
 
 
 def factored(a: int, m: int, b: int, stride: int) -> nn.Sequential:
     """(2+1)D convolution a -> m -> b: spatial, norm, ReLU, temporal."""
-    return nn.Sequential(SpatialConv(a, m, 3, stride, 1), FrameNorm(m), nn.ReLU(), TemporalConv(m, b))
+    return nn.Sequential(SpatialConv(a, m, 3, stride, 1), nn.BatchNorm3d(m), nn.ReLU(), TemporalConv(m, b))
 
 
 class BasicBlock(nn.Module):
@@ -19,11 +19,11 @@ class BasicBlock(nn.Module):
     def __init__(self, a: int, b: int, stride: int) -> None:
         super().__init__()
         m = (27 * a * b) // (9 * a + 3 * b)
-        self.conv1 = nn.Sequential(factored(a, m, b, stride), FrameNorm(b), nn.ReLU())
-        self.conv2 = nn.Sequential(factored(b, m, b, 1), FrameNorm(b))
+        self.conv1 = nn.Sequential(factored(a, m, b, stride), nn.BatchNorm3d(b), nn.ReLU())
+        self.conv2 = nn.Sequential(factored(b, m, b, 1), nn.BatchNorm3d(b))
         self.relu = nn.ReLU()
         self.downsample = (
-            nn.Sequential(SpatialConv(a, b, 1, stride), FrameNorm(b)) if stride != 1 or a != b else None
+            nn.Sequential(SpatialConv(a, b, 1, stride), nn.BatchNorm3d(b)) if stride != 1 or a != b else None
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,17 +32,17 @@ class BasicBlock(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Stem and four layers: [b, t, 3, h, w] to [b, t, c, h/16, w/16]."""
+    """Stem and four layers: [b, 3, t, h, w] to [b, c, t, h/16, w/16]."""
 
     def __init__(self, config: OnsetConfig) -> None:
         super().__init__()
         first = config.widths[0]
         self.stem = nn.Sequential(
             SpatialConv(3, config.stem, 7, 2, 3),
-            FrameNorm(config.stem),
+            nn.BatchNorm3d(config.stem),
             nn.ReLU(),
             TemporalConv(config.stem, first),
-            FrameNorm(first),
+            nn.BatchNorm3d(first),
             nn.ReLU(),
         )
         self.layer1, self.layer2, self.layer3, self.layer4 = self._layers(config)
@@ -80,5 +80,5 @@ class OnsetNet(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> Tensor:
-        maps = self.net.model(frames.transpose(1, 2))
-        return self.fc(maps.mean(dim=(3, 4))).squeeze(2)
+        maps = self.net.model(frames)
+        return self.fc(maps.mean(dim=(3, 4)).transpose(1, 2)).squeeze(2)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taro_rt.engines.nets.config import VisualConfig
-from taro_rt.engines.nets.frames import FrameNorm, SpatialConv, TemporalConv
+from taro_rt.engines.nets.frames import SpatialConv, TemporalConv
 
 
 class ConvNorm(nn.Module):
@@ -15,7 +15,7 @@ class ConvNorm(nn.Module):
     def __init__(self, conv: SpatialConv | TemporalConv, width: int, relu: bool = True) -> None:
         super().__init__()
         self.conv = conv
-        self.bn = FrameNorm(width)
+        self.bn = nn.BatchNorm3d(width)
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Bottleneck(nn.Module):
 
 
 class VideoEncoder(nn.Module):
-    """[b, t, 3, h, w] to [b, t, c, h/32, w/32]; layers 3 and 4 look one frame to each side per block."""
+    """[b, 3, t, h, w] to [b, c, t, h/32, w/32]; layers 3 and 4 look one frame to each side per block."""
 
     def __init__(self, config: VisualConfig) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class VideoEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
-        x = F.max_pool2d(x.flatten(0, 1), 3, 2, 1).unflatten(0, (-1, x.shape[1]))
+        x = F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
@@ -74,5 +74,5 @@ class VisualNet(nn.Module):
         self.video_project_head = nn.Linear(config.widths[-1] * config.expansion, config.dim)
 
     def forward(self, frames: Tensor) -> Tensor:
-        maps = self.video_encoder(frames.transpose(1, 2))
-        return F.normalize(self.video_project_head(maps.mean(dim=(3, 4))), dim=2, eps=1e-12)
+        maps = self.video_encoder(frames).mean(dim=(3, 4))  # [b, c, t]
+        return F.normalize(self.video_project_head(maps.transpose(1, 2)), dim=2, eps=1e-12)
