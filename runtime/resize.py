@@ -126,8 +126,10 @@ def _bands(
         low, high = int(at.min()), int(at.max()) + 1
         band = np.zeros((len(at), high - low))
         np.add.at(band, (np.arange(len(at))[:, None], at - low), values)
-        target = slice(first * channels, (first + len(at)) * channels)
-        bands.append((target, slice(low * channels, high * channels), np.kron(band, np.eye(channels))))
+        target, source = (
+            slice(a * channels, b * channels) for a, b in ((first, first + len(at)), (low, high))
+        )
+        bands.append((target, source, np.kron(band, np.eye(channels)).astype(np.float64)))
     return bands
 
 
