@@ -29,8 +29,9 @@ blender-addon:  ## build dist/taro_rt_blender.zip for Blender's "Install from Di
 	mkdir -p dist
 	$(PYTHON) integrations/blender/build.py dist/taro_rt_blender.zip
 
-bench: $(VENV)/.installed-dev  ## time the command as its users meet it
+bench: $(VENV)/.installed-dev  ## time the command and the service as their users meet them
 	$(BIN)/python benchmarks/first_use.py
+	$(BIN)/python benchmarks/service.py
 	$(BIN)/python benchmarks/table.py
 
 speed-published: $(VENV)/.installed-dev  ## every backend by stage at the published size (an hour, 8 GB of disk)
@@ -41,7 +42,7 @@ speed-published: $(VENV)/.installed-dev  ## every backend by stage at the publis
 
 speed: $(VENV)/.installed-dev  ## every backend by stage, the embedded bundle; then what fast settings cost
 	$(BIN)/taro-rt bench --force -o $(RECORDS)/bench-embedded.json
-	$(BIN)/python benchmarks/fast.py
+	$(BIN)/python benchmarks/fast.py --clips 42
 	$(BIN)/python benchmarks/plot.py
 	$(BIN)/python benchmarks/table.py
 

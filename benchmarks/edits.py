@@ -36,7 +36,7 @@ from taro_rt.training.scores import mel_of
 
 # the Makefile runs Python without the script's folder; at the end, as tests have a media.py too
 sys.path.append(str(Path(__file__).parent))
-from first_use import RESULTS, commit, machine
+from first_use import RESULTS, about
 
 Sort = Literal["moved", "added", "removed"]
 SORTS: tuple[Sort, ...] = ("moved", "added", "removed")
@@ -162,15 +162,12 @@ def main() -> None:
     args = parser.parse_args()
     found: list[dict[str, Any]] = []
     with Pipeline.load(args.bundle) as pipeline:
-        manifest = pipeline.bundle.manifest
+        head = about(pipeline.bundle)
         for row in trials(pipeline, args.edits, args.first_row):
             found.append(row)
             print(f"{len(found)}/{args.edits} {row}", file=sys.stderr, flush=True)
     record = {
-        "bundle": manifest.name,
-        "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
-        "machine": machine(),
-        "commit": commit(),
+        **head,
         "first_row": args.first_row,
         "tolerance_s": TOLERANCE_S,
         "shares": shares(found),

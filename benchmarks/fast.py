@@ -9,7 +9,6 @@ bundle. Writes benchmarks/results/<device>/fast.json; what time the same setting
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from taro_rt.training.evaluate import FIRST_TEST_ROW, figures, listen
 from taro_rt.training.scores import Judges
 
 sys.path.insert(0, str(Path(__file__).parent))  # the Makefile runs Python without the script's folder
-from first_use import RESULTS, commit, machine
+from first_use import about, write
 
 Settings = dict[str, dict[str, Any]]
 
@@ -44,23 +43,12 @@ def main() -> None:
     args = parser.parse_args()
     rows = range(args.first_row, args.first_row + args.clips)
     with Pipeline.load(args.bundle, args.backend) as pipeline:
-        manifest = pipeline.bundle.manifest
+        head = about(pipeline.bundle)
         made = measure(pipeline, AS_CHOSEN, rows)
     with Pipeline.load(args.bundle, precision="int8") as pipeline:
         made |= measure(pipeline, IN_INT8, rows)
-    record = {
-        "bundle": manifest.name,
-        "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
-        "machine": machine(),
-        "commit": commit(),
-        "clips": args.clips,
-        "first_row": args.first_row,
-        "settings": made,
-    }
-    target = RESULTS / args.device / "fast.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(record, indent=2) + "\n")
-    print(json.dumps(record, indent=2))
+    record = {**head, "clips": args.clips, "first_row": args.first_row, "settings": made}
+    write("fast.json", record, args.device)
 
 
 def measure(pipeline: Pipeline, settings: Settings, rows: range) -> dict[str, dict[str, Any]]:

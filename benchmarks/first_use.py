@@ -21,10 +21,12 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import av
 
-from taro_rt.engines.machine import processor, vectors
+from taro_rt.engines.bundle import Bundle
+from taro_rt.runtime.bench.record import commit, device
 from taro_rt.training.clips import HELD_OUT, write_video
 
 RESULTS = Path(__file__).parent / "results"
@@ -87,17 +89,26 @@ def stages(generate: list[str]) -> dict[str, float]:
 
 
 def machine() -> dict[str, str | int | None]:
+    return {**device(), "system": platform.system()}
+
+
+def about(bundle: Bundle) -> dict[str, Any]:
+    """What a record says of the bundle, the machine and the code behind its figures."""
+    manifest = bundle.manifest
     return {
-        "processor": processor(),
-        "vectors": vectors(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
+        "bundle": manifest.name,
+        "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
+        "machine": machine(),
+        "commit": commit(),
     }
 
 
-def commit() -> str:
-    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+def write(name: str, record: dict[str, Any], folder: str) -> None:
+    """Put a record among the results of a device, and print it."""
+    target = RESULTS / folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(record, indent=2) + "\n")
+    print(json.dumps(record, indent=2))
 
 
 def main() -> None:
@@ -125,10 +136,7 @@ def main() -> None:
         picture, sound = durations(output)
         if abs(picture - sound) > 1 / 30:
             raise SystemExit(f"picture {picture:.3f} s, sound {sound:.3f} s: not timed")
-    target = RESULTS / args.device
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "first_use.json").write_text(json.dumps(record, indent=2) + "\n")
-    print(json.dumps(record, indent=2))
+    write("first_use.json", record, args.device)
 
 
 if __name__ == "__main__":

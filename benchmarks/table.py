@@ -47,7 +47,20 @@ def figures() -> str:
         lines += edits(read(folder / "edits.json")) + reconstruction(read(folder / "reconstruction.json"))
         lines += published(read(folder / "published.json")) + parity(read(folder / "parity.json"))
         lines += media(read(folder / "media.json")) + service(read(folder / "service.json"))
+        lines += placement(read(folder / "placement.json"))
     return "\n".join(lines)
+
+
+def placement(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    hosts = [name.split(",")[0] for name in record["lag_ms"]]
+    worst = {host: max(abs(lag) for name, lag in record["lag_ms"].items() if name.split(",")[0] == host)
+             for host in dict.fromkeys(hosts)}  # fmt: skip
+    lags = ", ".join(f"{host} {lag:.2f} ms" for host, lag in worst.items())
+    return [
+        f"| lag of the sound behind its picture in an editor's mixdown, the largest of each | any | {lags} |"
+    ]
 
 
 def first_use(record: dict[str, Any] | None) -> list[str]:

@@ -42,8 +42,7 @@ class Watch:
                 if self._ask:
                     self._ask()
         except BaseException:
-            stop()
-            self._finish()
+            self._finish(stop)
             raise
         return future.result()
 
@@ -54,9 +53,15 @@ class Watch:
     def _start(self) -> None:
         self._threads, self._process = ThreadPoolExecutor(1, "taro-rt"), os.getpid()
 
-    def _finish(self) -> None:
-        """Wait until the thread has nothing to do."""
+    def _finish(self, stop: Callable[[], None]) -> None:
+        """Have the work stopped, and wait until the thread has nothing to do.
+
+        Asked again and again: a run that is just beginning may not hear it the first time.
+        """
+        stop()
         try:
-            self._threads.submit(int).result()
+            rest = self._threads.submit(int)
+            while not wait([rest], PERIOD_S).done:
+                stop()
         except RuntimeError:  # closed meanwhile: who is asked may do so
             self._threads.shutdown()

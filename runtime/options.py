@@ -43,13 +43,13 @@ class Options:
         if self.onsets is not None:
             object.__setattr__(self, "onsets", tuple(self.onsets))
         faults = [
-            *_number("steps", self.steps, 1, 10_000, whole=True),
-            *_number("guidance", self.guidance, 0, 1_000),
-            *_number("guidance_low", self.guidance_low, 0, 1),
-            *_number("guidance_high", self.guidance_high, 0, 1),
-            *_number("guidance_every", self.guidance_every, 1, 1_000, whole=True, required=True),
-            *_number("seed", self.seed, 0, whole=True, required=True),
-            *_number("takes", self.takes, 1, 100, whole=True, required=True),
+            *number_faults("steps", self.steps, 1, 10_000, whole=True),
+            *number_faults("guidance", self.guidance, 0, 1_000),
+            *number_faults("guidance_low", self.guidance_low, 0, 1),
+            *number_faults("guidance_high", self.guidance_high, 0, 1),
+            *number_faults("guidance_every", self.guidance_every, 1, 1_000, whole=True, required=True),
+            *number_faults("seed", self.seed, 0, whole=True, required=True),
+            *number_faults("takes", self.takes, 1, 100, whole=True, required=True),
         ]
         if self.method is not None and self.method not in METHODS:
             faults.append(f"method: expected {', '.join(METHODS)}, got {self.method!r}")
@@ -72,9 +72,10 @@ class Options:
         return settings
 
 
-def _number(
+def number_faults(
     name: str, value: Any, low: float, high: float = math.inf, whole: bool = False, required: bool = False
 ) -> list[str]:
+    """What is wrong with a number, if anything: one sentence."""
     if value is None and not required:
         return []
     kind = "a whole number" if whole else "a number"

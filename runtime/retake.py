@@ -120,6 +120,10 @@ def regenerate_file(
             f"within: level, rate and channels are those of {within}; leave out --audio, --loudness, --rate "
             "and --channels (--gain makes the part louder)"
         )
+    if job.exports:
+        raise OptionsError(
+            "within: expected no --export with it, got one; export when the whole is generated"
+        )
     job.options.resolve(machine.bundle.manifest.sampler)
     take, timings = Take.open(within), Timings()
     with timings("probe"):

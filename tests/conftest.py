@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from command import Run
     from typer.testing import Result
 
+    from taro_rt import Clip, Pipeline
+
 settings.register_profile("taro-rt", deadline=None)  # a busy machine is no failure
 settings.load_profile("taro-rt")
 
@@ -51,6 +53,26 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
     make_tiny_bundle(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_bundle: Path) -> Iterator["Pipeline"]:
+    """The engines of the tiny bundle, on one thread."""
+    from taro_rt import Pipeline
+
+    with Pipeline.load(tiny_bundle, backend="onnxruntime", threads=1) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def clip(pipeline: "Pipeline") -> "Clip":
+    """Three seconds of frames from memory."""
+    import numpy as np
+    from media import numbered
+
+    from taro_rt import Clip
+
+    return Clip.from_frames(numbered(75, 64, 48), np.arange(75) / 25, pipeline.geometry)
 
 
 @pytest.fixture(scope="session")

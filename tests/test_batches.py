@@ -11,7 +11,7 @@ from torch import nn
 from taro_rt.engines.nets.config import SMALL
 from taro_rt.runtime.onsets import FLOOR_LOGIT
 from taro_rt.training import transformer
-from taro_rt.training.fit import Recipe
+from taro_rt.training.fit import Loss, Recipe
 from taro_rt.training.losses import Aligned
 from taro_rt.training.transformer import Examples, Objective, batch, start_from_waves, train_transformer
 
@@ -79,6 +79,28 @@ def test_a_seed_gives_the_same_start_values_whatever_is_trained(
         train_transformer(small, examples, tmp_path, what, Recipe(1, seed=5), tmp_path)
         torch.randn(7)  # what was trained before must not matter
     assert all(torch.equal(value, other[key]) for other in starts[1:] for key, value in starts[0].items())
+
+
+@pytest.mark.parametrize(("near_noise", "mean"), [(True, 2 / 3), (False, 1 / 2)])
+def test_times_are_drawn_near_noise_or_evenly(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near_noise: bool, mean: float
+) -> None:
+    times: list[torch.Tensor] = []
+
+    def fit(net: Aligned, loss: Loss, *_: object) -> None:
+        for step in range(20):
+            loss(step, np.random.default_rng(step))
+
+    def objective(net: Aligned, data: torch.Tensor, t: torch.Tensor, *_: object) -> object:
+        times.append(t)
+        return t.mean(), {"flow": t, "align": t.mean()}
+
+    monkeypatch.setattr(transformer, "fit", fit)
+    monkeypatch.setattr(transformer, "objective", objective)
+    small = replace(SMALL, transformer=replace(SMALL.transformer, depth=2, width=64, heads=1))
+    what = Objective(tra=None, near_noise=near_noise)
+    train_transformer(small, examples, tmp_path, what, Recipe(1), tmp_path)
+    assert torch.cat(times).mean().item() == pytest.approx(mean, abs=0.04)
 
 
 def test_a_layer_that_starts_from_waves_tells_places_apart() -> None:

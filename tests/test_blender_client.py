@@ -74,6 +74,17 @@ def test_a_cancelled_command_leaves_nothing(video: Path, tmp_path_factory: Any) 
     assert job.poll().error == "cancelled" and names(video.parent) == ["clip.mp4"]
 
 
+def test_a_command_that_has_just_ended_when_it_is_cancelled_leaves_nothing_either(
+    video: Path, tiny_bundle: Path, tmp_path_factory: Any
+) -> None:
+    taro = program(tmp_path_factory.mktemp("bin"))
+    job = CommandJob(str(taro), f"{OPTIONS} {tiny_bundle}", request_for(video))
+    job._process.wait(60)
+    assert len(names(video.parent)) > 1
+    job.cancel()
+    assert job.poll().error == "cancelled" and names(video.parent) == ["clip.mp4"]
+
+
 def test_a_command_that_is_not_there_is_refused_with_a_hint(video: Path) -> None:
     with pytest.raises(Refused, match="preferences"):
         CommandJob("/nowhere/taro-rt", "", request_for(video))

@@ -155,6 +155,7 @@ def test_doctor_names_every_check(run: Run) -> None:
     record = json.loads(result.stdout)
     checks = {check["name"]: check for check in record["checks"]}
     needed = {"taro-rt", "numpy", "av", "soundfile", "onnxruntime", "backend onnxruntime", "default bundle"}
+    needed |= {"choice", "choice for large bundles"}
     assert needed <= set(checks) and checks["backend onnxruntime"]["detail"] == "available"
     assert record["ok"] and all(check["ok"] for check in record["checks"])
     assert result.exit_code == 0

@@ -71,3 +71,10 @@ def test_of_delivered_sounds_the_worst_is_told() -> None:
     assert gaps["worst"] < 1 and gaps["median"] == pytest.approx(20, abs=1)
     assert lufs["lowest"] < lufs["highest"]
     assert found["constant_part"] == pytest.approx(0.01, abs=1e-3)
+
+
+def test_a_silent_sound_is_counted_and_has_no_level() -> None:
+    loud = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    found = delivered([loud, np.zeros(16000, np.float32)], [np.zeros(0), np.zeros(0)])
+    assert found["silent"] == 1
+    assert isinstance(found["lufs"], dict) and found["lufs"]["lowest"] > -40

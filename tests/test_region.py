@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -181,17 +180,6 @@ def test_beside_a_silent_sound_the_new_one_is_as_it_was_made() -> None:
 def test_a_region_that_does_not_fit_is_refused(span: Span, n_total: int, edge_s: float, fault: str) -> None:
     with pytest.raises(OptionsError, match=fault):
         Region.of(span, n_total, RATE_HZ, 4.0, edge_s)
-
-
-@pytest.fixture(scope="module")
-def pipeline(tiny_bundle: Path) -> Iterator[Pipeline]:
-    with Pipeline.load(tiny_bundle, backend="onnxruntime", threads=1) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def clip(pipeline: Pipeline) -> Clip:
-    return Clip.from_frames(numbered(75, 64, 48), np.arange(75) / 25, pipeline.geometry)
 
 
 @pytest.fixture(scope="module")

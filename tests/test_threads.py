@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media import numbered
 from test_watch import slow_engine
 
 from taro_rt.engines import watch
@@ -25,17 +24,6 @@ from taro_rt.runtime.pipeline import Pipeline
 
 AT_ONCE_S = 1.0
 QUICK = [Options(steps=3, seed=seed) for seed in range(8)]
-
-
-@pytest.fixture(scope="module")
-def pipeline(tiny_bundle: Path) -> Iterator[Pipeline]:
-    with Pipeline.load(tiny_bundle, backend="onnxruntime", threads=1) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def clip(pipeline: Pipeline) -> Clip:
-    return Clip.from_frames(numbered(75, 64, 48), np.arange(75) / 25, pipeline.geometry)
 
 
 @pytest.fixture(scope="module")

@@ -177,3 +177,19 @@ def test_who_closes_the_watch_and_says_no_is_heard(tmp_path: Path, contract: Con
 
     with watch.asking(ask), pytest.raises(Cancelled, match="enough"):
         engine(a=np.ones(2, np.float32))
+
+
+def test_a_run_that_does_not_hear_the_first_request_to_stop_is_asked_again() -> None:
+    watch, heard, over = Watch(), [], threading.Event()
+
+    def stop() -> None:
+        heard.append(1)
+        if len(heard) == 3:
+            over.set()
+
+    def ask() -> None:
+        raise Cancelled("enough")
+
+    with watch.asking(ask), pytest.raises(Cancelled, match="enough"):
+        watch.run(lambda: over.wait(30), stop)
+    assert len(heard) == 3

@@ -156,6 +156,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], list[Any], int, str]] = {
     "backwards": (is_good, ["--start", 1, "--end", 0.5], 2, "end: expected more than the start"),
     "loudness": (is_good, [*PART, "--loudness", "-16"], 2, "level, rate and channels are those of"),
     "rate": (is_good, [*PART, "--rate", 48000], 2, "leave out --audio, --loudness, --rate and --channels"),
+    "export": (is_good, [*PART, "--export", "mlt=a.mlt"], 2, "expected no --export with it"),
     "mix": (is_good, [*PART, "--audio", "mix"], 2, "leave out --audio"),
     "mp4": (is_good, [*PART, "-o", "new.mp4"], 2, "expected a .wav, since only there"),
     "folder of outputs": (is_good, [*PART, "--out-dir", "made"], 2, "expected one video and -o"),

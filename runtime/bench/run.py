@@ -20,6 +20,7 @@ from taro_rt.engines.errors import BackendUnavailable, EngineError, OptionsError
 from taro_rt.runtime.bench import gate, workload
 from taro_rt.runtime.bench.record import Record, commit, device, summary, versions, workload_of
 from taro_rt.runtime.bench.variant import RELEASED, Variant, exact_variants, fast_variants
+from taro_rt.runtime.options import number_faults
 from taro_rt.runtime.progress import Progress, report
 
 LEAST_RUNS, MOST_RUNS, RUNS_S = 3, 30, 20.0
@@ -48,16 +49,15 @@ class Plan:
     """Side of the matrices and bytes copied; None for sizes that fill a machine."""
 
     def __post_init__(self) -> None:
-        limits = {
-            "runs": (1, 1000),
-            "seconds": (0.5, 3600),
-            "size": (32, 4320),
-            "takes": (1, 100),
-            "more_takes": (1, 100),
-        }
-        for name, (low, high) in limits.items():
-            if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
-                raise OptionsError(f"{name}: expected {low:g} to {high:g}, got {getattr(self, name)!r}")
+        faults = [
+            *number_faults("runs", self.runs, 1, 1000, whole=True),
+            *number_faults("seconds", self.seconds, 0.5, 3600, required=True),
+            *number_faults("size", self.size, 32, 4320, whole=True, required=True),
+            *number_faults("takes", self.takes, 1, 100, whole=True, required=True),
+            *number_faults("more_takes", self.more_takes, 1, 100, whole=True, required=True),
+        ]
+        if faults:
+            raise OptionsError("; ".join(faults))
 
 
 def measure(plan: Plan, progress: Progress | None = None) -> Record:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from taro_rt.engines.errors import OptionsError
+from taro_rt.runtime.options import number_faults
 
 MIN_TOKEN = 16
 MEBIBYTE = 1 << 20
@@ -47,10 +48,10 @@ class Settings:
         faults = [
             *_host(host),
             *_token(self.token),
-            *_range("port", self.port, 0, 65535),
-            *_range("max_upload", self.max_upload, 1),
-            *_range("queue", self.max_waiting, 1, 10_000),
-            *_range("keep", self.keep_jobs, 1, 10_000),
+            *number_faults("port", self.port, 0, 65535, whole=True, required=True),
+            *number_faults("max_upload", self.max_upload, 1, whole=True, required=True),
+            *number_faults("queue", self.max_waiting, 1, 10_000, whole=True, required=True),
+            *number_faults("keep", self.keep_jobs, 1, 10_000, whole=True, required=True),
         ]
         for folder in self.allow:
             if not folder.is_dir():
@@ -75,10 +76,3 @@ def _token(token: str) -> list[str]:
     if len(token) >= MIN_TOKEN and token.isascii() and token.isprintable() and " " not in token:
         return []
     return [f"token: expected at least {MIN_TOKEN} printable ASCII characters without spaces"]
-
-
-def _range(name: str, value: int, low: int, high: int | None = None) -> list[str]:
-    if value >= low and (high is None or value <= high):
-        return []
-    limits = f"{low} or more" if high is None else f"{low} to {high}"
-    return [f"{name}: expected {limits}, got {value}"]

@@ -94,6 +94,7 @@ class CommandJob:
             raise Refused(
                 f"{program} cannot be started ({error.strerror}); set its path in the add-on's preferences"
             ) from error
+        self._request = request
         self._said: list[str] = []
         self._remarks: list[str] = []
         self._readers = [
@@ -112,7 +113,8 @@ class CommandJob:
         return self._state
 
     def cancel(self) -> None:
-        """Stop, and wait until the command has removed what it had begun."""
+        """Stop, and wait until the command has removed what it had begun; what it had just finished goes
+        too."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGINT)
         try:
@@ -122,6 +124,7 @@ class CommandJob:
             self._process.wait()
         for reader in self._readers:
             reader.join(self.PATIENCE_S)
+        remove_takes(self._request)
         self._state.done, self._state.error = True, "cancelled"
 
     def _finish(self, exit_code: int) -> None:
@@ -171,9 +174,10 @@ class ServiceJob:
         return self._state
 
     def cancel(self) -> None:
-        """Stop it."""
+        """Stop it; what was fetched already goes too."""
         self._cancelled.set()
         self._watcher.join(CommandJob.PATIENCE_S)
+        remove_takes(self._request)
         self._state.done, self._state.error = True, "cancelled"
 
     def _watch(self) -> None:
@@ -242,6 +246,12 @@ def take_names(output: Path, takes: int) -> list[Path]:
     if takes == 1:
         return [output]
     return [output.with_name(f"{output.stem}.{k}{output.suffix}") for k in range(1, takes + 1)]
+
+
+def remove_takes(request: Request) -> None:
+    """Remove what a cancelled request has left: its names were free before."""
+    for path in take_names(request.output, request.takes):
+        path.unlink(missing_ok=True)
 
 
 def free_name(folder: Path, stem: str, takes: int) -> Path:
