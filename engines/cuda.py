@@ -97,10 +97,12 @@ class Loaded:
     window: CudaWindow
 
 
-def load_cuda(bundle: Bundle, precision: str = "bfloat16", device: str = "cuda") -> Loaded:
+def load_cuda(
+    bundle: Bundle, precision: str = "bfloat16", device: str = "cuda", fused: bool | None = None
+) -> Loaded:
     """The networks of a bundle on a device. Raises `BackendUnavailable`, `BuildError` or `BundleError`.
 
-    Device "cpu" computes the same without graphs, as far as it can: for tests.
+    Device "cpu" computes the same without graphs, as far as it can: for tests. `fused` as for `Sampler`.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailable(
@@ -111,7 +113,7 @@ def load_cuda(bundle: Bundle, precision: str = "bfloat16", device: str = "cuda")
         free, _ = torch.cuda.mem_get_info()
         require_memory(needed_bytes(bundle), free)
     try:
-        return load_networks_on(load_networks(bundle, device), bundle.contracts(), precision, device)
+        return load_networks_on(load_networks(bundle, device), bundle.contracts(), precision, device, fused)
     except torch.OutOfMemoryError as error:
         raise BuildError(
             f"backend cuda: the GPU's memory ran out; about {needed_bytes(bundle) >> 20} MB are needed"
@@ -142,6 +144,7 @@ def load_networks_on(
         "decoder": lambda latents: nets["decoder"](latents.to(half)),
         "vocoder": lambda mel: nets["vocoder"](mel.to(half)),
     }
+    on.settle()
     graphs = {name: CudaEngine(work[name], contracts[name], on) for name in GRAPHS}
     return Loaded(graphs, CudaWindow(on, networks, sampler, half))
 
