@@ -67,12 +67,10 @@ def _on_meta(*shape: int, dtype: torch.dtype) -> Tensor:
 
 def _rows(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     context, x = (_on_meta(BATCH, n, WIDTH, dtype=dtype) for n in (CONTEXT, X))
-    for rows in (1, 102):  # published, embedded bundle
-        modulation = _on_meta(BATCH, rows, VECTORS, WIDTH, dtype=dtype)
-        at = Vectors(0, 6, 2, 8)
-        yield f"modulate, rows {rows}", modulate_launch(context, x, modulation, (context, x), at)
-        streams = (context, x, context, x)
-        yield f"gate_modulate, rows {rows}", gate_modulate_launch(streams, modulation, streams, at)
+    modulation, at = _on_meta(BATCH, 1, VECTORS, WIDTH, dtype=dtype), Vectors(0, 6, 2, 8)
+    yield "modulate", modulate_launch(context, x, modulation, (context, x), at)
+    streams = (context, x, context, x)
+    yield "gate_modulate", gate_modulate_launch(streams, modulation, streams, at)
 
 
 def _attention(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
@@ -82,7 +80,7 @@ def _attention(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     for tiles in TILES:
         name = f"attention {tiles.queries}x{tiles.keys} w{tiles.warps} s{tiles.stages}"
         yield name, attention_launch(context, x, HEADS, None, outputs, tiles)
-        yield name + ", bias", attention_launch(context, x, HEADS, bias, outputs, tiles)
+    yield "attention, bias", attention_launch(context, x, HEADS, bias, outputs)
     yield "attention, last block", attention_launch(context[..., WIDTH:], x, HEADS, None, outputs)
 
 

@@ -90,7 +90,8 @@ def test_a_step_of_kernels_is_the_plain_step(config: NetworkConfig, guidance: fl
 
 @pytest.mark.gpu
 def test_the_layers_may_be_two_products_each() -> None:
-    sizes, device = (shortened(SMALL), "cpu") if INTERPRETED else (SMALL, "cuda")
+    config = CONFIGS["tiny"]
+    sizes, device = (shortened(config), "cpu") if INTERPRETED else (config, "cuda")
     assert_same_step(sizes, device, 8.0, grouped=False)
 
 
