@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.contract import Array, Contract
-from taro_rt.engines.cuda_fp8 import to_fp8
 from taro_rt.engines.cuda_graph import Device, Outlet, Recorded, Shelf, Work
 from taro_rt.engines.cuda_nets import channels_last, rewrite
 from taro_rt.engines.cuda_sampler import Sampler
@@ -132,9 +131,7 @@ def load_networks_on(
     wide, half = TYPES[precision]
     for net in networks.by_name().values():
         net.to(on.place)
-    sampler = Sampler(networks.transformer, wide, fused)
-    if precision == "fp8":
-        to_fp8(networks.transformer)
+    sampler = Sampler(networks.transformer, wide, fused, precision == "fp8")
     nets = {name: rewrite(net, half) for name, net in networks.by_name().items() if name != "transformer"}
     work: dict[str, Callable[..., Any]] = {
         "onset": _seeing(nets["onset"], half),

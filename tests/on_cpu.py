@@ -9,8 +9,10 @@ from taro_rt.engines.backends import Choice, Engines
 from taro_rt.engines.cuda import load_cuda
 
 
-def cuda_on_cpu(bundle: Bundle, precision: str = "float32", window: bool = True) -> Pipeline:
+def cuda_on_cpu(
+    bundle: Bundle, precision: str = "float32", window: bool = True, fused: bool = False
+) -> Pipeline:
     """A pipeline of the cuda backend; without its `window` every step is a call of its own."""
-    loaded = load_cuda(bundle, precision, "cpu", fused=False)
+    loaded = load_cuda(bundle, precision, "cpu", fused)
     engines = Engines(**loaded.graphs, window=loaded.window, choice=Choice("cuda", precision, "for a test"))
     return Pipeline(bundle, engines if window else replace(engines, window=None))

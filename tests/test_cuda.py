@@ -110,6 +110,21 @@ def test_narrow_arithmetic_stays_within_its_tolerance(
     assert 1e-4 < relative_rms(finals[1], finals[0]) < most
 
 
+@pytest.mark.parametrize(("precision", "most"), [("float32", 1e-4), ("bfloat16", 0.05), ("fp8", 0.2)])
+def test_fused_steps_sound_as_the_oracle_says(
+    precision: str,
+    most: float,
+    bundles: dict[str, Bundle],
+    oracles: dict[str, Pipeline],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the references of the kernels, which have tests of their own."""
+    pytest.importorskip("triton", reason="triton is not installed")
+    monkeypatch.setenv("TARO_KERNELS", "off")
+    with cuda_on_cpu(bundles["embedded"], precision, fused=True) as pipeline:
+        assert relative_rms(made(pipeline), made(oracles["embedded"])) < most
+
+
 @pytest.mark.parametrize("method", ["sde", "ode", "dpm++"])
 def test_step_by_step_sounds_as_the_whole_loop(
     method: str, bundles: dict[str, Bundle], pipelines: dict[str, Pipeline]
