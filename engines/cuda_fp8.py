@@ -92,12 +92,18 @@ def fp8_denoiser(net: MMDiT) -> FusedDenoiser:
             made = F.linear(x, weight, bias)
         return F.gelu(made, approximate="tanh") if gelu else made
 
+    def both(
+        context: Tensor,
+        x: Tensor,
+        context_layer: tuple[Tensor, Tensor],
+        x_layer: tuple[Tensor, Tensor],
+        gelu: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        return one(context, context_layer, gelu), one(x, x_layer, gelu)
+
     class Fp8Denoiser(FusedDenoiser):
         def __init__(self) -> None:
             super().__init__(net)
-            self._linear = lambda context, x, theirs, ours, gelu=False: (  # type: ignore[assignment]
-                one(context, theirs, gelu),
-                one(x, ours, gelu),
-            )
+            self._linear = both  # type: ignore[assignment]
 
     return Fp8Denoiser()

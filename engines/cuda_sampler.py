@@ -25,10 +25,16 @@ class Sampler:
     """A transformer with everything that sampling needs. `net` is brought into its form, in place."""
 
     def __init__(
-        self, net: MMDiT, dtype: torch.dtype, fused: bool | None = None, in_fp8: bool = False
+        self,
+        net: MMDiT,
+        dtype: torch.dtype,
+        fused: bool | None = None,
+        in_fp8: bool = False,
+        grouped: bool = True,
     ) -> None:
         """`fused` takes our kernels; None, where Triton is installed. `in_fp8` rounds the linear layers of
-        blocks to 8 bits, and raises `EngineError` for a width that they do not take."""
+        blocks to 8 bits, and raises `EngineError` for a width that they do not take. `grouped` as for
+        `FusedDenoiser`."""
         self.net, self.dtype = net, dtype
         self._weight, self._bias = one_product(net.modulation_layers(), dtype)
         for part in (net.x_embedder, net.joint_blocks, net.final_layer):
@@ -36,7 +42,7 @@ class Sampler:
         if in_fp8:
             to_fp8(net)
         is_fused = find_spec("triton") is not None if fused is None else fused
-        self.step: StepWork = fused_step(net, in_fp8) if is_fused else plain_step(net)
+        self.step: StepWork = fused_step(net, in_fp8, grouped) if is_fused else plain_step(net)
         net.pos_embed = net.pos_embed.to(dtype)
 
     def conditions(self, times: Tensor, onset: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,12 +103,12 @@ def plain_step(net: MMDiT) -> StepWork:
     return step
 
 
-def fused_step(net: MMDiT, in_fp8: bool = False) -> StepWork:
+def fused_step(net: MMDiT, in_fp8: bool = False, grouped: bool = True) -> StepWork:
     """Of fused kernels; where they cannot run, of their references."""
     from taro_rt.engines.fused import FusedDenoiser
     from taro_rt.kernels.step import Update
 
-    fused = fp8_denoiser(net) if in_fp8 else FusedDenoiser(net)
+    fused = fp8_denoiser(net) if in_fp8 else FusedDenoiser(net, grouped)
 
     def step(latents: Tensor, tokens: Tensor, modulation: Tensor, noise: Tensor, at: Step) -> Tensor:
         update = Update(at.keep, at.push, at.spread, at.guidance)
