@@ -82,7 +82,7 @@ def assert_same_step(config: NetworkConfig, device: str, guidance: float, groupe
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("guidance", [1.0, 8.0])
+@pytest.mark.parametrize("guidance", [1.0, 8.0], ids=["alone", "guided"])
 def test_a_step_of_kernels_is_the_plain_step(config: NetworkConfig, guidance: float) -> None:
     sizes, device = (shortened(config), "cpu") if INTERPRETED else (config, "cuda")
     assert_same_step(sizes, device, guidance)
