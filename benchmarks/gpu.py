@@ -24,7 +24,7 @@ from typing import Any
 
 import gpu_chain as chained
 import torch
-from gpu_kernels import ceilings, table
+from gpu_kernels import ceilings, table, vocoders
 from gpu_parity import RELEASED, Oracle
 from gpu_rows import ablation, others
 from gpu_work import Plan, Record, Work
@@ -143,6 +143,8 @@ def measure(plan: Plan) -> Record:
 def timed(work: Work, record: Record) -> None:
     """All that takes time, the longest last; what no time is left for says so."""
     record["ceilings"] = most = ceilings(work)
+    in_fp8 = record["parity"]["fp8"]
+    why_not_fp8 = in_fp8.get("missing") or in_fp8["why_not"]
     started = time.perf_counter()
     loaded = work.load("bfloat16")
     load_s = round(time.perf_counter() - started, 3)
@@ -153,8 +155,9 @@ def timed(work: Work, record: Record) -> None:
         "file": lambda: chained.file_to_mp4(work, loaded),
         "profile": lambda: chained.profile(work, loaded),
         "reference": lambda: chained.reference_chain(work),
-        "ablation": lambda: list(ablation(work)),
+        "ablation": lambda: list(ablation(work, why_not_fp8)),
         "kernels": lambda: list(table(work, most)),
+        "vocoders": lambda: list(vocoders(work)),
         "cold_start": lambda: chained.cold_start(work),
         "others": lambda: list(others(work)),
     }

@@ -64,7 +64,8 @@ def operations(work: Work) -> dict[str, float]:
 @torch.inference_mode()
 def reference_chain(work: Work) -> Record:
     """The released recipe by plain PyTorch, from the same pixels: transformer in bfloat16 with everything at
-    every step, the rest in float32. In its favour: norms folded, nothing written to files in between."""
+    every step, the rest in float32, its convolutions in TF32 as PyTorch has it. In its favour: norms folded,
+    nothing written to files in between."""
     device, g, given, scene = work.plan.device, work.geometry, Given(work), work.scene()
     networks = work.networks()
     net = networks.transformer.bfloat16()

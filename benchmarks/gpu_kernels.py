@@ -9,6 +9,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from gpu_work import Record, Work, kernel_seconds
+from torch import nn
+
+from taro_rt.engines.cuda_nets import rewrite
+from taro_rt.engines.flops import flops
+from taro_rt.engines.nets.config import HifiGanConfig
+from taro_rt.engines.nets.hifigan import HifiGan
 
 Call = Callable[[], Any]
 
@@ -43,6 +49,39 @@ def table(work: Work, most: Record) -> Iterator[Record]:
             row |= {"tflops": round(rate, 2), "of_gemm": round(rate / most["gemm_tflops"], 3)} if flop else {}
             row |= {"gb_s": round(bandwidth, 1), "of_copy": round(bandwidth / most["copy_gb_s"], 3)}
             yield row
+
+
+def vocoders(work: Work) -> Iterator[Record]:
+    """The vocoder of one window, convolutions by cuDNN as the engine has them, and by our kernel."""
+    if not isinstance(work.config.vocoder, HifiGanConfig):
+        yield {"name": "vocoder", "missing": "only HiFi-GAN has a kernel"}
+        return
+    g, half = work.geometry, torch.float16
+    mel = torch.randn(1, g.mel_frames, g.mel_bins, device=work.plan.device, dtype=half)
+    flop = flops(work.config, "vocoder", b=1)
+    with torch.inference_mode():
+        for name, make in (("cuDNN", _by_cudnn), ("our kernel", _by_kernel)):
+            if name == "our kernel" and not find_spec("triton"):
+                yield {"name": f"vocoder by {name}", "missing": "triton is not installed"}
+                continue
+            run = make(work.networks().vocoder, half)
+            seconds = kernel_seconds(lambda run=run: run(mel), work.plan.device, calls=2)
+            yield {
+                "name": f"vocoder by {name}",
+                "us": round(1e6 * seconds, 1),
+                "tflops": round(1e-12 * flop / seconds, 2),
+            }
+
+
+def _by_cudnn(net: nn.Module, half: torch.dtype) -> Callable[[torch.Tensor], Any]:
+    return rewrite(net, half)
+
+
+def _by_kernel(net: nn.Module, half: torch.dtype) -> Callable[[torch.Tensor], Any]:
+    from taro_rt.engines.fused_vocoder import FusedVocoder
+
+    assert isinstance(net, HifiGan)
+    return FusedVocoder(net.to(half))
 
 
 def _calls(work: Work, rows: int) -> Iterator[tuple[str, float, float, Call]]:

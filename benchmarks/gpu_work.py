@@ -187,6 +187,7 @@ def kernel_seconds(work: Callable[[], Any], device: str, calls: int = 20, repeat
             work()
         return ()
 
+    on.settle()
     with on.active():
         program = on.record(many)
         program()

@@ -87,7 +87,8 @@ def finish_step(
     """The latents after a step [b, c, h, w], float32.
 
     `tokens` [b, m, d] are modulated for the final linear (`weight` [p q c, d], `bias`); with guidance they
-    are [2 b, m, d], conditional rows first. `latents` and `noise` [b, c, h, w] are float32; `patch` is p, q.
+    are [2 b, m, d], conditional rows first. `latents` and `noise` [b, c, h, w] are float32, and noise must be
+    numbers even where its spread is 0; `patch` is p, q.
     Raises `ValueError` for what does not go together.
     """
     if not is_used(tokens):

@@ -56,6 +56,18 @@ def has_gpu() -> bool:
     return torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
 
 
+@pytest.fixture(autouse=True)
+def full_float32(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a GPU, references convolve in float32, not in TF32."""
+    if not request.node.get_closest_marker("gpu"):
+        yield
+        return
+    import torch
+
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
 @pytest.fixture
 def add_to_summary(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Takes a line that stands in the run's summary."""

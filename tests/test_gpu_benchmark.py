@@ -20,7 +20,18 @@ from gpu_work import Plan, Work
 from make_tiny_bundle import tiny_config
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("chain", "memory", "takes", "file", "reference", "ablation", "kernels", "cold_start", "others")
+PARTS = (
+    "chain",
+    "memory",
+    "takes",
+    "file",
+    "reference",
+    "ablation",
+    "kernels",
+    "vocoders",
+    "cold_start",
+    "others",
+)
 TINY = Plan(
     "cpu", rehearsal=True, runs=2, reference_runs=2, takes=(1,), steps=2, gemm_side=32, copy_bytes=1024
 )
@@ -149,7 +160,7 @@ def test_what_fails_parity_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_without_time_left_parts_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_work, "PUBLISHED", tiny_config())
-    record: dict[str, Any] = {}
+    record: dict[str, Any] = {"parity": {"fp8": {"missing": "for a test"}}}
     gpu.timed(Work(replace(TINY, seconds=0.0)), record)
     assert {record[part]["missing"] for part in PARTS} == {"not run: no time was left"}
     assert record["ratios"] == {}
