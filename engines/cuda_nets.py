@@ -47,11 +47,12 @@ class FrameConv(nn.Module):
     def __init__(self, conv: SpatialConv) -> None:
         super().__init__()
         self.weight = nn.Parameter(conv.weight.detach().squeeze(2), requires_grad=False)
-        self.bias, self.stride, self.padding = conv.bias, conv.stride, conv.padding
+        self.bias, self.stride, self.padding = conv.bias, conv.stride[1:], conv.padding[1:]
 
     def forward(self, x: Tensor) -> Tensor:
-        made = F.conv2d(x.flatten(0, 1), self.weight, self.bias, self.stride, self.padding)
-        return made.unflatten(0, (-1, x.shape[1]))
+        frames = x.transpose(1, 2).flatten(0, 1)  # [b*t, c, h, w], a view where channels lie last
+        made = F.conv2d(frames, self.weight, self.bias, self.stride, self.padding)
+        return made.unflatten(0, (-1, x.shape[2])).transpose(1, 2)
 
 
 class TimeConv(nn.Module):
@@ -63,9 +64,8 @@ class TimeConv(nn.Module):
         self.bias = conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        places = x.transpose(1, 2).flatten(3)  # [b, c, t, h*w]
-        made = F.conv2d(places, self.weight, self.bias, padding=(1, 0))
-        return made.unflatten(3, x.shape[3:]).transpose(1, 2)
+        made = F.conv2d(x.flatten(3), self.weight, self.bias, padding=(1, 0))  # [b, o, t, h*w]
+        return made.unflatten(3, x.shape[3:])
 
 
 class LineConv(nn.Module):
