@@ -26,7 +26,7 @@ from taro_rt.engines.contract import Array
 from taro_rt.engines.stages import Geometry
 from taro_rt.runtime.bench.record import commit, device, versions
 from taro_rt.runtime.clip import Clip
-from taro_rt.runtime.finish import Finish
+from taro_rt.runtime.finish import LOUDNESS, Finish
 from taro_rt.runtime.loudness import Meter
 from taro_rt.runtime.mixing import finished
 from taro_rt.runtime.options import Options
@@ -120,7 +120,12 @@ def delivered(sounds: Sequence[Array], events_s: Sequence[Array]) -> dict[str, o
     gaps = [gap for each in pairs if (gap := metrics.loudness_gap_db(*each)) is not None]
     return {
         "silent": len(levels) - len(loud),
-        "lufs": {"lowest": min(loud), "median": float(np.median(loud)), "highest": max(loud)},
+        "lufs": {
+            "lowest": min(loud),
+            "median": float(np.median(loud)),
+            "highest": max(loud),
+            "off_by_more_than_4": sum(abs(level - LOUDNESS) > 4 for level in loud),
+        },
         "peak": max(float(np.abs(samples).max()) for samples in sounds),
         "constant_part": max(abs(float(samples.mean())) for samples in sounds),
         "events_over_silence_db": {
