@@ -292,6 +292,13 @@ def test_video_is_a_real_silent_file_of_its_scene(tmp_path: Path) -> None:
         assert sum(1 for _ in container.decode(container.streams.video[0])) == 48
 
 
+def test_video_of_a_scene_is_the_same_file_every_time(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.mp4", "b.mp4")]
+    for path in files:
+        write_video(path, HELD_OUT + 1400, 2.0, height=180, fps=24, kind="door")
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_contact_sheet_shows_every_kind(tmp_path: Path) -> None:
     picture = sheet(0, held_out=True)
     assert picture.shape == (len(KINDS) * 100, 6 * 148, 3)
