@@ -55,7 +55,10 @@ class Built:
 
 
 def launches(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
-    """Every kernel and tile with weights of `dtype`, on tensors without memory."""
+    """Every kernel and tile with weights of `dtype`, on tensors without memory.
+
+    Also of one token, for Triton compiles arguments that are 1 as constants.
+    """
     yield from _rows(dtype)
     yield from _attention(dtype)
     yield from _linear(dtype)
@@ -73,6 +76,8 @@ def _rows(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     yield "modulate", modulate_launch(context, x, modulation, (context, x), at)
     streams = (context, x, context, x)
     yield "gate_modulate", gate_modulate_launch(streams, modulation, streams, at)
+    one = (context[:1, :1],) * 4
+    yield "gate_modulate, one token", gate_modulate_launch(one, modulation[:1], one, at)
 
 
 def _attention(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
@@ -83,7 +88,8 @@ def _attention(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
         name = f"attention {tiles.queries}x{tiles.keys} w{tiles.warps} s{tiles.stages}"
         yield name, attention_launch(context, x, HEADS, None, outputs, tiles)
     yield "attention, bias", attention_launch(context, x, HEADS, bias, outputs)
-    yield "attention, last block", attention_launch(context[..., WIDTH:], x, HEADS, None, outputs)
+    one = _on_meta(1, 1, 3 * 64, dtype=dtype)
+    yield "attention, one token", attention_launch(one, one, 1, None, (one, one))
 
 
 def _linear(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
@@ -95,6 +101,8 @@ def _linear(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     for tiles in LINEAR_TILES:
         name = f"linear {tiles.rows}x{tiles.columns}x{tiles.depth} w{tiles.warps} s{tiles.stages}"
         yield name, linear_streams_launch(context, x, layer, layer, True, (context_out, x_out), tiles)
+    one = _on_meta(1, 1, WIDTH, dtype=dtype)
+    yield "linear, one token", linear_streams_launch(one, one, layer, layer, False, (one, one), tiles)
 
 
 def _step(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
