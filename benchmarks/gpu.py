@@ -27,7 +27,7 @@ import torch
 from gpu_kernels import ceilings, table, vocoders
 from gpu_parity import RELEASED, Oracle
 from gpu_rows import ablation, others
-from gpu_work import Plan, Record, Work
+from gpu_work import Plan, Record, Work, attempted
 
 from taro_rt.engines import gpu
 from taro_rt.engines.errors import OptionsError, TaroError
@@ -70,6 +70,8 @@ def main() -> None:
     print(json.dumps(record, indent=1))
     if not record["parity"]["bfloat16"]["passed"]:
         raise SystemExit(f"not timed: {record['parity']['bfloat16']['why_not']}")
+    if failed := failures(record):
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 def read_plan(args: argparse.Namespace) -> Plan:
@@ -163,18 +165,28 @@ def timed(work: Work, record: Record) -> None:
     }
     for name, make in parts.items():
         say(name)
-        record[name] = make() if work.plan.left_s() > 0 else {"missing": "not run: no time was left"}
+        late = work.plan.left_s() <= 0
+        record[name] = {"missing": "not run: no time was left"} if late else attempted(make)
     record["ratios"] = ratios(record)
     for engine in loaded.graphs.values():
         engine.close()
     loaded.window.close()
 
 
+def failures(record: Record) -> list[str]:
+    """Parts, and rows of parts, that raised an error."""
+    found = []
+    for name, part in record.items():
+        rows = part if isinstance(part, list) else [part]
+        found += [f"{name}: {row['failed']}" for row in rows if isinstance(row, dict) and "failed" in row]
+    return found
+
+
 def ratios(record: Record) -> Record:
     """How many times as fast as plain PyTorch in the same run, of the medians."""
     made: Record = {}
     chain, reference = record["chain"], record["reference"]
-    if "missing" not in chain and "missing" not in reference:
+    if "frames_to_wave_ms" in chain and "frames_to_wave_ms" in reference:
         ours = chain["frames_to_wave_ms"]["p50"]
         made["frames_to_wave"] = round(reference["frames_to_wave_ms"]["p50"] / ours, 2)
     rows = record["ablation"] if isinstance(record["ablation"], list) else []

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_work import Record, Work, percentiles_ms, wall_times
+from gpu_work import Record, Work, attempted, percentiles_ms, wall_times
 from torch import Tensor, nn
 
 from taro_rt.engines.cuda_graph import Device
@@ -58,7 +58,9 @@ def ablation(work: Work, why_not_fp8: str) -> Iterator[Record]:
         elif in_fp8 and why_not_fp8:
             yield {"name": name, "missing": why_not_fp8}
         else:
-            yield _timed(work, name, *_ours(work, given, graph, fused, grouped, in_fp8))
+            settings = (graph, fused, grouped, in_fp8)
+            made = attempted(lambda n=name, s=settings: _timed(work, n, *_ours(work, given, *s)))
+            yield {"name": name, **made}
 
 
 def others(work: Work) -> Iterator[Record]:
@@ -73,11 +75,17 @@ def others(work: Work) -> Iterator[Record]:
             yield {"name": name, "missing": f"not run: less than {needed:g} s were left"}
             continue
         with TemporaryDirectory() as folder:
-            made = make(work, given, Path(folder))
-            yield {"name": name, "missing": made} if isinstance(made, str) else _timed(work, name, *made)
+            row = attempted(lambda n=name, m=make, f=folder: _other(work, given, n, m, Path(f)))
+            yield {"name": name, **row}
 
 
 Run = Callable[[], Any]
+Maker = Callable[[Work, Given, Path], "tuple[Run, Record] | str"]
+
+
+def _other(work: Work, given: Given, name: str, make: Maker, folder: Path) -> Record:
+    made = make(work, given, folder)
+    return {"missing": made} if isinstance(made, str) else _timed(work, name, *made)
 
 
 def _timed(work: Work, name: str, run: Run, about: Record | None = None, close: Run | None = None) -> Record:
@@ -172,6 +180,8 @@ def _onnx(work: Work, given: Given, folder: Path) -> tuple[Run, Record] | str:
         return "onnxruntime-gpu is not installed"
     import onnxruntime as ort
 
+    from taro_rt.engines.ort import FAILURES as ORT_FAILURES
+
     provider = "CUDAExecutionProvider" if work.plan.device == "cuda" else "CPUExecutionProvider"
     if provider not in ort.get_available_providers():
         return (
@@ -181,7 +191,10 @@ def _onnx(work: Work, given: Given, folder: Path) -> tuple[Run, Record] | str:
     if isinstance(made, str):
         return made
     path, dtype = made
-    session = ort.InferenceSession(path, providers=[provider])
+    try:
+        session = ort.InferenceSession(path, providers=[provider])
+    except ORT_FAILURES as error:
+        return f"onnxruntime {ort.__version__} cannot load the graph: {error}"
     if provider not in session.get_providers():
         return f"onnxruntime could not load {provider}"
     sampler = Sampler(work.networks().transformer, torch.float32, fused=False)

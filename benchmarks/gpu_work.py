@@ -18,6 +18,7 @@ from taro_rt.engines.contract import Contract
 from taro_rt.engines.cuda import Loaded, load_networks_on
 from taro_rt.engines.cuda_graph import Device
 from taro_rt.engines.eager import load_networks
+from taro_rt.engines.errors import TaroError
 from taro_rt.engines.nets.config import PUBLISHED, NetworkConfig
 from taro_rt.engines.nets.networks import Networks, load_weights
 from taro_rt.engines.stages import Geometry, contracts
@@ -26,6 +27,7 @@ from taro_rt.runtime.noise import START, STEP, draw_noise
 from taro_rt.runtime.sampler import linear_steps, time_grid
 
 Record = dict[str, Any]
+FAILURES = (RuntimeError, ValueError, ImportError, OSError, TaroError)
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,14 @@ class Work:
         """Noise of one take [k, 1, c, h, w]: the start, and what the steps need, in order."""
         used = [0, *(i + 1 for i, step in enumerate(self.steps) if step.spread > 0)]
         return np.stack([self.noise(k, 0, 1) for k in used])
+
+
+def attempted(make: Callable[[], Any]) -> Any:
+    """What `make` gives, or in words why it failed: the rest of a run on a rare machine is not lost."""
+    try:
+        return make()
+    except FAILURES as error:
+        return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
 
 
 def percentiles_ms(seconds: list[float]) -> Record:

@@ -12,8 +12,8 @@ LEAST = (8, 0)
 """Compute capability of an A100; bfloat16 products need it."""
 FP8 = (9, 0)
 """Of an H100: the first whose products of 8-bit floats take a scale for every row."""
-MAJOR, MINOR = 75, 76
-"""Numbers of the two attributes in the driver's interface."""
+MAJOR, MINOR, NO_DEVICE = 75, 76, 100
+"""Numbers of two attributes and of an error in the driver's interface."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ def find_gpu() -> Gpu | str:
     except OSError:
         return f"finds no NVIDIA GPU: there is no {DRIVER}; install NVIDIA's driver"
     count, handle, size = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
-    if error := driver.cuInit(0):
-        return f"finds no NVIDIA GPU: the driver answers with error {error}"
-    if driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+    error = driver.cuInit(0)
+    if error not in (0, NO_DEVICE):
+        return f"finds no NVIDIA GPU: the driver answers with error {error}; install a newer one"
+    if error or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         return "finds no NVIDIA GPU: the driver sees none; look at CUDA_VISIBLE_DEVICES"
     driver.cuDeviceGet(ctypes.byref(handle), 0)
     name = ctypes.create_string_buffer(128)

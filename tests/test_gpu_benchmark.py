@@ -164,3 +164,18 @@ def test_without_time_left_parts_say_so(monkeypatch: pytest.MonkeyPatch) -> None
     gpu.timed(Work(replace(TINY, seconds=0.0)), record)
     assert {record[part]["missing"] for part in PARTS} == {"not run: no time was left"}
     assert record["ratios"] == {}
+
+
+def test_a_part_that_fails_says_so_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image\nis available")
+
+    monkeypatch.setattr(gpu_work, "PUBLISHED", tiny_config())
+    for name in ("chain", "takes", "file_to_mp4", "profile", "reference_chain", "cold_start"):
+        monkeypatch.setattr(gpu.chained, name, fail)
+    for name in ("ablation", "table", "vocoders", "others"):
+        monkeypatch.setattr(gpu, name, lambda *arguments: [])
+    record: dict[str, Any] = {"parity": {"fp8": {"missing": "for a test"}}}
+    gpu.timed(Work(TINY), record)
+    assert record["takes"]["failed"] == "RuntimeError: CUDA error: no kernel image is available"
+    assert record["memory"]["pipeline_mb"] > 0 and len(gpu.failures(record)) == 6
