@@ -1,17 +1,18 @@
-"""A step of the denoiser from fused kernels: of the plain transformer only the products of matrices stay.
+"""A step of the denoiser from fused kernels (spec B4), both streams in every launch.
 
-A block is two products and a launch for attention, two launches for gates, residuals, norms and modulation of
-both streams, and the products of the two MLPs; the last launch of a step ends in the next latents.
+A block is seven launches: qkv, attention, output projection, gate with norm and modulation, MLP with GELU,
+its second layer, gate with norm and the next modulation. The last launch of a step makes the next latents.
 """
 
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from taro_rt.engines.nets.blocks import StreamBlock
+from taro_rt.engines.nets.blocks import JointBlock
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.kernels.attention import joint_attention
+from taro_rt.kernels.linear import linear_streams, linear_streams_reference
 from taro_rt.kernels.rows import Vectors, gate_modulate_streams, modulate_streams
 from taro_rt.kernels.step import Update, finish_step
 
@@ -20,12 +21,21 @@ BLOCK, REDUCED = 12, 8
 
 
 class FusedDenoiser:
-    """`MMDiT.velocity` and the sampler's update in one. Weights are those of `net`, in its type."""
+    """`MMDiT.velocity` and the sampler's update in one.
 
-    def __init__(self, net: MMDiT) -> None:
+    Weights are those of `net`, in its type and on its device at construction. With `grouped` the layers of
+    both streams are one launch of ours, else two products of cuBLAS; which is faster is not measured yet.
+    """
+
+    def __init__(self, net: MMDiT, grouped: bool = True) -> None:
         self._net = net
-        self._blocks = list(net.joint_blocks)
+        self._linear = linear_streams if grouped else linear_streams_reference
+        self._blocks = [block for block in net.joint_blocks if isinstance(block, JointBlock)]
         self._places = [self._places_of(i) for i in range(len(self._blocks))]
+        proj = net.x_embedder.proj
+        assert proj.bias is not None
+        self._patch_weight = proj.weight.flatten(1)  # [d, c p q]
+        self._patch_table = (net.pos_embed[0] + proj.bias.float()).to(proj.weight.dtype).detach()  # [m, d]
 
     def step(
         self, latents: Tensor, tokens: Tensor, modulation: Tensor, noise: Tensor, update: Update
@@ -36,30 +46,42 @@ class FusedDenoiser:
         guidance they are twice as many, the conditional rows first.
         """
         final = self._net.final_layer.linear
-        made = self._last_tokens(latents.repeat(len(tokens) // len(latents), 1, 1, 1), tokens, modulation)
+        x = self._embedded(latents).repeat(len(tokens) // len(latents), 1, 1)
+        made = self._last_tokens(x, tokens, modulation)
         patch = list(self._net.config.patch)
         return finish_step(made, final.weight, final.bias, latents, noise, patch, update)
 
-    def _last_tokens(self, latents: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
+    def _embedded(self, latents: Tensor) -> Tensor:
+        """The patches of `latents` as tokens with their positions [b, m, d]."""
+        (batch, channels, _, _), (h, w), (p, q) = latents.shape, self._net.grid, self._net.config.patch
+        patches = latents.view(batch, channels, h, p, w, q).permute(0, 2, 4, 1, 3, 5)
+        flat = patches.to(self._patch_weight.dtype).reshape(batch, h * w, -1)
+        return F.linear(flat, self._patch_weight) + self._patch_table
+
+    def _last_tokens(self, x: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
         """x after all blocks [b, m, d], modulated for the final linear."""
-        net, heads = self._net, self._net.config.heads
-        x = net.x_embedder(latents.to(context.dtype)) + net.pos_embed.to(context.dtype)
+        heads = self._net.config.heads
         context_in, x_in = modulate_streams(context, x, modulation, self._places[0])
         for i, block in enumerate(self._blocks):
-            ours, theirs = block.x_block, block.context_block
-            keys = _keys_values(theirs, context_in) if block.last else theirs.attn.qkv(context_in)
-            attended, attended_x = joint_attention(keys, ours.attn.qkv(x_in), heads)
-            if block.last:  # nothing reads the context any more
+            ours, last = block.x_block, block.last
+            theirs = ours if last else block.context_block  # no context, no weights of it are read
+            qkv_context = _keys_values(block.context_block.attn.qkv) if last else _layer(theirs.attn.qkv)
+            qkv, qkv_x = self._linear(context_in, x_in, qkv_context, _layer(ours.attn.qkv))
+            attended, attended_x = joint_attention(qkv, qkv_x, heads)
+            if last:  # nothing reads the context any more
                 context = context[:, :0]
-                update = context
-            else:
-                update = theirs.attn.proj(attended)
-            context, x, context_in, x_in = gate_modulate_streams(
-                context, x, update, ours.attn.proj(attended_x), modulation, self._halfway(i)
+            update, update_x = self._linear(
+                attended, attended_x, _layer(theirs.attn.proj), _layer(ours.attn.proj)
             )
-            update = context if block.last else theirs.mlp(context_in)
             context, x, context_in, x_in = gate_modulate_streams(
-                context, x, update, ours.mlp(x_in), modulation, self._after(i)
+                context, x, update, update_x, modulation, self._halfway(i)
+            )
+            hidden, hidden_x = self._linear(
+                context_in, x_in, _layer(theirs.mlp.fc1), _layer(ours.mlp.fc1), gelu=True
+            )
+            update, update_x = self._linear(hidden, hidden_x, _layer(theirs.mlp.fc2), _layer(ours.mlp.fc2))
+            context, x, context_in, x_in = gate_modulate_streams(
+                context, x, update, update_x, modulation, self._after(i)
             )
         return x_in
 
@@ -82,10 +104,14 @@ class FusedDenoiser:
         return Vectors(*self._places[i + 1][:2], context + 5, x + 5)
 
 
-def _keys_values(block: StreamBlock, x: Tensor) -> Tensor:
-    """Keys and values side by side [b, n, 2 d]."""
-    qkv, width = block.attn.qkv, x.shape[-1]
-    return F.linear(x, qkv.weight[width:], qkv.bias[width:])
+def _layer(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    return layer.weight, layer.bias
+
+
+def _keys_values(qkv: nn.Linear) -> tuple[Tensor, Tensor]:
+    """The part of a projection that makes keys and values."""
+    width = qkv.in_features
+    return qkv.weight[width:], qkv.bias[width:]
 
 
 def update_of(t: float, t_next: float, spread: float, guidance: float = 1.0) -> Update:

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from taro_rt.kernels.launch import Launch
 from taro_rt.kernels.switch import is_used, refuse
 
 WIDTHS = (16, 32, 64, 128)
@@ -31,7 +32,8 @@ class Tiles:
     stages: int
 
 
-TILES = (Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 3), Tiles(128, 64, 4, 2), Tiles(128, 64, 8, 2))
+TILES = (Tiles(64, 64, 4, 3), Tiles(64, 32, 4, 3), Tiles(128, 64, 8, 3), Tiles(128, 32, 8, 3))
+"""None spills registers on sm_80, sm_90 or sm_120 (`offline`); which is fastest is not measured yet."""
 DEFAULT = TILES[0]
 
 
@@ -94,7 +96,7 @@ def joint_attention_kernel(
         out = x_out + (batch.to(tl.int64) * m * heads + head) * HEAD
     mask = at < n_queries
     q = tl.load(q_at + at[:, None] * q_stride + columns[None, :], mask[:, None], 0.0)
-    top = tl.full([QUERIES], float("-inf"), tl.float32)
+    top = tl.full([QUERIES], -1.0e30, tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
     acc = tl.zeros([QUERIES, HEAD], tl.float32)
     top, total, acc = _attended(
@@ -128,6 +130,34 @@ def joint_attention(
     return made
 
 
+def attention_launch(
+    context: Tensor,
+    x: Tensor,
+    heads: int,
+    bias: Tensor | None,
+    outputs: tuple[Tensor, Tensor],
+    tiles: Tiles = DEFAULT,
+) -> Launch:
+    """The launch of `joint_attention` into `outputs`."""
+    (batch, n, inner), (_, m, whole) = context.shape, x.shape
+    width = whole // 3
+    asks, head, k_at = inner == whole, width // heads, inner - 2 * width
+    context_tiles = triton.cdiv(n, tiles.queries) if asks else 0
+    arguments = (
+        context, context[..., k_at:], context[..., k_at + width :], x, x[..., width:], x[..., 2 * width :],
+        x if bias is None else bias, *outputs,
+        context.stride(0), context.stride(1), x.stride(0), x.stride(1), n, m, heads, context_tiles,
+        math.log2(math.e) / math.sqrt(head),
+    )  # fmt: skip
+    f32 = x.dtype == torch.float32  # no type to compute fast in: one stage needs least memory
+    constants = {
+        "HEAD": head, "QUERIES": tiles.queries, "KEYS": tiles.keys,
+        "HAS_BIAS": bias is not None, "F32_DOTS": f32,
+    }  # fmt: skip
+    grid = (context_tiles + triton.cdiv(m, tiles.queries), batch * heads)
+    return Launch(joint_attention_kernel, grid, arguments, constants, tiles.warps, 1 if f32 else tiles.stages)
+
+
 def joint_attention_reference(
     context: Tensor, x: Tensor, heads: int, bias: Tensor | None = None, tiles: Tiles = DEFAULT
 ) -> tuple[Tensor, Tensor]:
@@ -152,22 +182,7 @@ def _joint_attention(
     context: Tensor, x: Tensor, heads: int, bias: Tensor | None, tiles: list[int]
 ) -> tuple[Tensor, Tensor]:
     outputs = _outputs(context, x)
-    queries, keys, warps, stages = tiles
-    (batch, n, inner), (_, m, whole) = context.shape, x.shape
-    width = whole // 3
-    head = width // heads
-    asks = inner == 3 * width
-    context_tiles = triton.cdiv(n, queries) if asks else 0
-    grid = (context_tiles + triton.cdiv(m, queries), batch * heads)
-    k_at = inner - 2 * width
-    joint_attention_kernel[grid](
-        context, context[..., k_at:], context[..., k_at + width :], x, x[..., width:], x[..., 2 * width :],
-        x if bias is None else bias, *outputs,
-        context.stride(0), context.stride(1), x.stride(0), x.stride(1), n, m, heads, context_tiles,
-        math.log2(math.e) / math.sqrt(head),
-        HEAD=head, QUERIES=queries, KEYS=keys, HAS_BIAS=bias is not None,
-        F32_DOTS=x.dtype == torch.float32, num_warps=warps, num_stages=stages,
-    )  # fmt: skip
+    attention_launch(context, x, heads, bias, outputs, Tiles(*tiles)).run()
     return outputs
 
 

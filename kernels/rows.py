@@ -7,7 +7,7 @@ streams; shift, scale and gate are named by their place in it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from taro_rt.kernels.launch import Launch
 from taro_rt.kernels.switch import is_used, refuse
 
 EPS = 1e-6
@@ -85,12 +86,10 @@ def gate_modulate_kernel(
     shift = tl.load(vectors + vector * D + columns, mask, 0.0).to(tl.float32)
     scale = tl.load(vectors + (vector + 1) * D + columns, mask, 0.0).to(tl.float32)
     total = values + opened * update.to(tl.float32)
-    sums, out = (
-        _place(context_sum, x_sum, row, batch, n, m, D),
-        _place(context_out, x_out, row, batch, n, m, D),
-    )
+    sums = _place(context_sum, x_sum, row, batch, n, m, D)
     tl.store(sums + columns, total.to(sums.dtype.element_ty), mask)
     made = _normed(total, mask, D, EPS) * (1 + scale) + shift
+    out = _place(context_out, x_out, row, batch, n, m, D)
     tl.store(out + columns, made.to(out.dtype.element_ty), mask)
 
 
@@ -131,6 +130,34 @@ def gate_modulate_streams(
     return made
 
 
+def modulate_launch(
+    context: Tensor, x: Tensor, modulation: Tensor, outputs: tuple[Tensor, ...], at: Vectors
+) -> Launch:
+    """The launch of `modulate_streams` into `outputs`."""
+    arguments = (context, x, modulation, *outputs, *_sizes(context, x, modulation), *at[:2])
+    return _rows_launch(modulate_kernel, context, x, arguments)
+
+
+def gate_modulate_launch(
+    streams: tuple[Tensor, ...], modulation: Tensor, outputs: tuple[Tensor, ...], at: Vectors
+) -> Launch:
+    """The launch of `gate_modulate_streams` into `outputs`; `streams` are context, x and their updates."""
+    context, x = streams[:2]
+    places = (at.context_gate, at.context_shift, at.x_gate, at.x_shift)
+    arguments = (*streams, modulation, *outputs, *_sizes(context, x, modulation), *places)
+    return _rows_launch(gate_modulate_kernel, context, x, arguments)
+
+
+def _sizes(context: Tensor, x: Tensor, modulation: Tensor) -> tuple[int, ...]:
+    return context.shape[1], x.shape[1], modulation.shape[1], modulation.shape[2]
+
+
+def _rows_launch(kernel: Any, context: Tensor, x: Tensor, arguments: tuple[Any, ...]) -> Launch:
+    batch, m, width = x.shape
+    constants = {"D": width, "BLOCK": triton.next_power_of_2(width), "EPS": EPS}
+    return Launch(kernel, (context.shape[1] + m, batch), arguments, constants, warps_of(width))
+
+
 def modulate_streams_reference(
     context: Tensor, x: Tensor, modulation: Tensor, at: Vectors
 ) -> tuple[Tensor, Tensor]:
@@ -163,28 +190,23 @@ def _modulated(stream: Tensor, modulation: Tensor, shift: int) -> Tensor:
 
 @torch.library.custom_op("taro_rt::modulate_streams", mutates_args=())
 def _modulate_streams(context: Tensor, x: Tensor, modulation: Tensor, at: list[int]) -> tuple[Tensor, Tensor]:
-    outputs = torch.empty_like(context), torch.empty_like(x)
-    grid, sizes = _launch(context, x, modulation)
-    modulate_kernel[grid](context, x, modulation, *outputs, *sizes, *at[:2], **_constants(x))
-    return outputs
+    outputs = _like(context, x)
+    modulate_launch(context, x, modulation, outputs, Vectors(*at)).run()
+    return outputs  # type: ignore[return-value]
 
 
 @_modulate_streams.register_fake
 def _(context: Tensor, x: Tensor, modulation: Tensor, at: list[int]) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(context), torch.empty_like(x)
+    return _like(context, x)  # type: ignore[return-value]
 
 
 @torch.library.custom_op("taro_rt::gate_modulate_streams", mutates_args=())
 def _gate_modulate_streams(
     context: Tensor, x: Tensor, context_update: Tensor, x_update: Tensor, modulation: Tensor, at: list[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    outputs = tuple(torch.empty_like(like) for like in (context, x, context, x))
-    grid, sizes = _launch(context, x, modulation)
-    context_shift, x_shift, context_gate, x_gate = at
-    gate_modulate_kernel[grid](
-        context, x, context_update, x_update, modulation, *outputs,
-        *sizes, context_gate, context_shift, x_gate, x_shift, **_constants(x),
-    )  # fmt: skip
+    streams = (context, x, context_update, x_update)
+    outputs = _like(context, x, context, x)
+    gate_modulate_launch(streams, modulation, outputs, Vectors(*at)).run()
     return outputs  # type: ignore[return-value]
 
 
@@ -192,22 +214,17 @@ def _gate_modulate_streams(
 def _(
     context: Tensor, x: Tensor, context_update: Tensor, x_update: Tensor, modulation: Tensor, at: list[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return tuple(torch.empty_like(like) for like in (context, x, context, x))  # type: ignore[return-value]
+    return _like(context, x, context, x)  # type: ignore[return-value]
 
 
-def _launch(context: Tensor, x: Tensor, modulation: Tensor) -> tuple[tuple[int, int], tuple[int, ...]]:
-    n, m = context.shape[1], x.shape[1]
-    return (n + m, len(x)), (n, m, modulation.shape[1], modulation.shape[2])
-
-
-def _constants(x: Tensor) -> dict[str, float]:
-    width = x.shape[2]
-    return {"D": width, "BLOCK": triton.next_power_of_2(width), "EPS": EPS, "num_warps": warps_of(width)}
+def _like(*streams: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(each) for each in streams)
 
 
 def warps_of(width: int) -> int:
     """Warps of a program with a row of `width` values: about 8 a thread."""
-    return min(8, max(1, triton.next_power_of_2(width) // 256))
+    block: int = triton.next_power_of_2(width)
+    return min(8, max(1, block // 256))
 
 
 def _check(kernel: str, streams: tuple[Tensor, ...], modulation: Tensor, at: Vectors, gated: bool) -> None:

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from taro_rt.kernels.launch import Launch
 from taro_rt.kernels.switch import is_used, refuse
 
 TOKENS, DEPTH = 32, 64
@@ -97,6 +98,27 @@ def finish_step(
     return made
 
 
+def finish_step_launch(
+    tokens: Tensor, weight: Tensor, bias: Tensor, latents: Tensor, noise: Tensor, out: Tensor,
+    patch: list[int], update: Update,
+) -> Launch:  # fmt: skip
+    """The launch of `finish_step` into `out`."""
+    batch, channels, height, width = latents.shape
+    m, depth = tokens.shape[1:]
+    arguments = (
+        tokens, weight, bias, latents, noise, out,
+        m, width // patch[1], width, height * width, batch * m * depth,
+        update.keep, update.push, update.spread, update.guidance,
+    )  # fmt: skip
+    constants = {
+        "D": depth, "OUT": max(16, triton.next_power_of_2(len(weight))), "P": patch[0], "Q": patch[1],
+        "CHANNELS": channels, "TOKENS": TOKENS, "DEPTH": DEPTH,
+        "GUIDED": len(tokens) == 2 * batch, "F32_DOTS": tokens.dtype == torch.float32,
+    }  # fmt: skip
+    grid = (triton.cdiv(m, TOKENS), batch)
+    return Launch(finish_step_kernel, grid, arguments, constants, warps=4, stages=3)
+
+
 def finish_step_reference(
     tokens: Tensor,
     weight: Tensor,
@@ -128,16 +150,7 @@ def _finish_step(
     scalars: list[float],
 ) -> Tensor:
     out = torch.empty_like(latents)
-    batch, channels, height, width = latents.shape
-    m, depth = tokens.shape[1:]
-    keep, push, spread, guidance = scalars
-    finish_step_kernel[(triton.cdiv(m, TOKENS), batch)](
-        tokens, weight, bias, latents, noise, out,
-        m, width // patch[1], width, height * width, batch * m * depth, keep, push, spread, guidance,
-        D=depth, OUT=max(16, triton.next_power_of_2(len(weight))), P=patch[0], Q=patch[1], CHANNELS=channels,
-        TOKENS=TOKENS, DEPTH=DEPTH, GUIDED=len(tokens) == 2 * batch, F32_DOTS=tokens.dtype == torch.float32,
-        num_warps=4,
-    )  # fmt: skip
+    finish_step_launch(tokens, weight, bias, latents, noise, out, patch, Update(*scalars)).run()
     return out
 
 

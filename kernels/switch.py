@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
+from typing import NoReturn
 
 from torch import Tensor
 
@@ -14,12 +14,12 @@ INTERPRETER = "TRITON_INTERPRET"
 
 
 def is_used(tensor: Tensor) -> bool:
-    """Whether a kernel computes on `tensor`: Triton is there, not switched off, and can reach the tensor."""
-    if os.environ.get(VARIABLE, "") == "off" or find_spec("triton") is None:
+    """Whether a kernel computes on `tensor`: it is not switched off and can reach the tensor."""
+    if os.environ.get(VARIABLE, "") == "off":
         return False
     return tensor.is_cuda or os.environ.get(INTERPRETER) == "1"
 
 
-def refuse(kernel: str, expected: str, got: object) -> None:
+def refuse(kernel: str, expected: str, got: object) -> NoReturn:
     """Raise `ValueError` for what a kernel cannot take."""
     raise ValueError(f"{kernel}: expected {expected}, got {got}; set {VARIABLE}=off to do without it")
