@@ -59,11 +59,13 @@ def exact_variants(backend: str = "auto") -> list[Variant]:
     """Every way of computing the same, as far as it is installed here: the released recipe, the same without
     one surplus part after the other, then the backends.
 
-    With `backend` named only that one, beside the baseline. Raises `OptionsError`.
+    With `backend` named only that one, beside the baseline. Raises `OptionsError`, also for `cuda`.
     """
     reasons = available()
     if backend not in ("auto", *reasons):
         raise OptionsError(f"backend: expected auto, {', '.join(reasons)}, got {backend!r}")
+    if backend == "cuda":
+        raise OptionsError("backend: this measures processors, got cuda; use benchmarks/gpu.py")
     wanted = [name for name, why in reasons.items() if not why and backend in ("auto", name)]
     found = [] if reasons["eager"] else _released(whole=backend != "auto")
     for name in ("eager", "onnxruntime", "openvino"):
