@@ -11,7 +11,7 @@ import numpy as np
 from cuda.bindings import runtime as cudart
 
 from taro_rt.engines.contract import Array
-from taro_rt.engines.errors import BackendUnavailable, EngineError
+from taro_rt.engines.errors import EngineError
 
 ALIGNMENT = 256
 """Bytes; what TensorRT asks of scratch memory."""
@@ -23,16 +23,6 @@ def check(returned: tuple[Any, ...]) -> Any:
     if status != cudart.cudaError_t.cudaSuccess:
         raise EngineError(f"CUDA: {status.name}; free memory on the GPU or see what its driver reports")
     return rest[0] if len(rest) == 1 else tuple(rest)
-
-
-def gpu() -> tuple[str, str]:
-    """Name and compute capability ("9.0") of the first GPU. Raises `BackendUnavailable` without one."""
-    status, count = cudart.cudaGetDeviceCount()
-    if status != cudart.cudaError_t.cudaSuccess or not count:
-        raise BackendUnavailable(f"backend tensorrt: no NVIDIA GPU is found here ({status.name})")
-    about = check(cudart.cudaGetDeviceProperties(0))
-    name = about.name.decode() if isinstance(about.name, bytes) else str(about.name)
-    return name.rstrip("\0"), f"{about.major}.{about.minor}"
 
 
 class Stream:
@@ -52,6 +42,10 @@ class Stream:
         kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
         check(cudart.cudaMemcpyAsync(to, source, n_bytes, kind, self._stream))
 
+    def clear(self, at: int, n_bytes: int) -> None:
+        """Zeros, in the stream's order."""
+        check(cudart.cudaMemsetAsync(at, 0, n_bytes, self._stream))
+
     def upload(self, to: int, array: Array) -> None:
         """From the host; `array` is contiguous and must live until `wait`."""
         kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
@@ -68,6 +62,12 @@ class Stream:
     def wait(self) -> None:
         """Until all work is done."""
         check(cudart.cudaStreamSynchronize(self._stream))
+
+    def mark(self) -> Mark:
+        """A point in the stream's order, for measuring."""
+        event = check(cudart.cudaEventCreate())
+        check(cudart.cudaEventRecord(event, self._stream))
+        return Mark(event)
 
     def capture(self) -> None:
         """From here on work is recorded, not done; only what this thread does is watched."""
@@ -91,6 +91,20 @@ class Stream:
             self.wait()
             check(cudart.cudaStreamDestroy(self._stream))
             self._stream = None
+
+
+class Mark:
+    """A point in a stream's order."""
+
+    def __init__(self, event: Any) -> None:
+        self._event = event
+
+    def seconds_since(self, earlier: Mark) -> float:
+        """Between two marks that the stream has passed."""
+        return float(check(cudart.cudaEventElapsedTime(earlier._event, self._event))) / 1e3
+
+    def __del__(self) -> None:
+        cudart.cudaEventDestroy(self._event)
 
 
 class Graph:
@@ -120,6 +134,7 @@ class Memory:
         self.n_bytes = max(ALIGNMENT, -(-n_bytes // ALIGNMENT) * ALIGNMENT)
         self.address: int = int(check(cudart.cudaMalloc(self.n_bytes)))
         check(cudart.cudaMemset(self.address, 0, self.n_bytes))
+        check(cudart.cudaDeviceSynchronize())  # the default stream's work is not ordered before ours
 
     def close(self) -> None:
         """Give it back."""

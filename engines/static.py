@@ -10,6 +10,15 @@ from taro_rt.engines.stages import Geometry, contracts
 
 BATCHES = (1, 2)
 """One row, or two: the conditional and the null one of a guided step, or two independent ones."""
+PLANNED = {
+    "onset": (1,),
+    "visual": (1,),
+    "conditioner": (1,),
+    "denoiser": BATCHES,
+    "decoder": (1,),
+    "vocoder": (1,),
+}
+"""The batches that a plan is built for, by graph: the pipeline gives only the denoiser more than one row."""
 
 
 def static_contracts(geometry: Geometry, steps: int, batch: int) -> dict[str, Contract]:

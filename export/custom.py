@@ -16,7 +16,8 @@ from taro_rt.engines.nets.blocks import EPS
 
 DOMAIN, VERSION, OPSET = "taro_rt", 1, 23
 PLUGIN: dict[str, int | str] = {"plugin_namespace": DOMAIN, "plugin_version": "1", "aot": 1}
-"""What TensorRT's parser looks for a plugin by; `aot` asks for one that carries its compiled kernel."""
+"""What TensorRT's parser looks for a plugin by; `aot` asks for one that carries its compiled kernel. A plugin
+reads `places`, a function body `at`: the same numbers, as text and as integers."""
 TYPES = {torch.float32: onnx.TensorProto.FLOAT, torch.float16: onnx.TensorProto.FLOAT16}
 
 
@@ -52,7 +53,7 @@ def _node(name: str, inputs: list[Tensor], like: list[Tensor], at: list[int]) ->
     made = torch.onnx.ops.symbolic_multi_out(
         f"{DOMAIN}::{name}",
         inputs,
-        {"at": at, **PLUGIN},
+        {"at": at, "places": ", ".join(map(str, at)), **PLUGIN},
         dtypes=[tensor.dtype for tensor in like],
         shapes=[tensor.shape for tensor in like],
         version=VERSION,
