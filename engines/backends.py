@@ -27,7 +27,12 @@ ON_GPU = ("cuda", "tensorrt")
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8", "fp8")
 """int8 and fp8 are the denoiser's linear layers only, and only when asked for: they change the sound."""
-ONLY = {"bfloat16": ("cuda", "openvino"), "float16": ("tensorrt",), "int8": ("onnxruntime",), "fp8": ("cuda",)}
+ONLY = {
+    "bfloat16": ("cuda", "openvino"),
+    "float16": ("tensorrt",),
+    "int8": ("onnxruntime",),
+    "fp8": ("cuda",),
+}
 """The backends that have a precision, best first."""
 LARGE_BYTES = 100_000_000
 """Bundles of more weights than this repay the seconds that compiling their graphs takes."""

@@ -6,7 +6,6 @@ with TensorRT's libraries yet: names and signatures are checked against the bind
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from taro_rt.engines.contract import Array, Contract
 from taro_rt.engines.cudart import Memory, Stream
 from taro_rt.engines.errors import BackendUnavailable, BuildError, ContractError, EngineError
 from taro_rt.engines.plans import Here, PlanKey, find_plan, plans_folder, read_plan, source_version
-from taro_rt.engines.static import PLANNED, static_contracts
+from taro_rt.engines.static import PLANNED, ConditionerEngine, RowEngine, static_contracts
 
 FLOAT_BYTES = 4
 
@@ -137,70 +136,6 @@ class Resident:
             memory.close()
 
 
-class RowEngine:
-    """A graph whose rows are independent: as many as there are, in pieces of the batches planned for."""
-
-    backend = "tensorrt"
-
-    def __init__(self, contract: Contract, plans: dict[int, Resident]) -> None:
-        """`contract` with free axes, as of every backend; `plans` by batch, one of them 1."""
-        self.contract, self._plans = contract, plans
-
-    def __call__(self, **inputs: Array) -> dict[str, Array]:
-        """The outputs by name. Raises `ContractError` for inputs that do not fit, else `EngineError`."""
-        self.contract.check(inputs)
-        n_rows = len(next(iter(inputs.values())))
-        made = [
-            self._run(self._plans[n], {name: array[first : first + n] for name, array in inputs.items()})
-            for first, n in pieces(n_rows, tuple(self._plans))
-        ]
-        return {name: np.concatenate([part[name] for part in made]) for name in made[0]}
-
-    def _run(self, plan: Resident, inputs: dict[str, Array]) -> dict[str, Array]:
-        if self.contract.graph != "denoiser":
-            return plan(**inputs)
-        rows = plan_of_velocity(inputs["latents"])
-        return {"velocity": plan(**inputs, **rows)["latents_out"]}
-
-    def close(self) -> None:
-        """Let all plans go."""
-        for plan in self._plans.values():
-            plan.close()
-
-
-class ConditionerEngine:
-    """The conditioner, for any number of times in pieces of as many as were planned for; a window at a time."""
-
-    backend = "tensorrt"
-
-    def __init__(self, contract: Contract, plan: Resident) -> None:
-        self.contract, self._plan = contract, plan
-        self._steps = plan.shapes["times"][0]
-
-    def __call__(self, **inputs: Array) -> dict[str, Array]:
-        """The outputs by name. Raises `ContractError` for inputs that do not fit, else `EngineError`."""
-        self.contract.check(inputs)
-        rows = [self._row(inputs["times"], *(inputs[n][i : i + 1] for n in ("onset", "features")))
-                for i in range(len(inputs["onset"]))]  # fmt: skip
-        joined = {name: np.concatenate([row[name] for row in rows], 1) for name in ("modulation",)}
-        tokens = np.concatenate([row["tokens"] for row in rows])
-        return {**joined, "null_modulation": rows[0]["null_modulation"], "tokens": tokens}
-
-    def _row(self, times: Array, onset: Array, features: Array) -> dict[str, Array]:
-        parts = [
-            self._plan(times=part, onset=onset, features=features) for part in filled(times, self._steps)
-        ]
-        vectors = {
-            name: np.concatenate([part[name] for part in parts])[: len(times)]
-            for name in ("modulation", "null_modulation")
-        }
-        return {**vectors, "tokens": parts[0]["tokens"]}
-
-    def close(self) -> None:
-        """Let the plan go."""
-        self._plan.close()
-
-
 @dataclass
 class Loaded:
     """All plans of a bundle, on one stream, with scratch memory that they share."""
@@ -289,29 +224,9 @@ def refit(engine: trt.ICudaEngine, onnx: Path, key: PlanKey, log: Log) -> None:
     parser = trt.OnnxParserRefitter(refitter, log)
     if not parser.refit_from_bytes(content) or not refitter.refit_cuda_engine():
         missing = refitter.get_missing_weights()
-        raise BuildError(f"{key.stem()}: TensorRT cannot refit it: {log.last()}; missing: {list(missing)[:5]}")
-
-
-def pieces(n_rows: int, batches: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """First row and size of each piece, the largest batches first; `batches` holds 1."""
-    first = 0
-    while first < n_rows:
-        size = max(batch for batch in batches if batch <= n_rows - first)
-        yield first, size
-        first += size
-
-
-def filled(times: Array, count: int) -> list[Array]:
-    """`times` in pieces of `count`, the last one filled up with its last time."""
-    missing = -len(times) % count
-    whole = np.concatenate([times, np.repeat(times[-1:], missing)])
-    return [np.ascontiguousarray(part) for part in whole.reshape(-1, count)]
-
-
-def plan_of_velocity(latents: Array) -> dict[str, Array]:
-    """What makes the denoiser's plan give the velocity of every row."""
-    update, mix = np.array([0, 1, 0], np.float32), np.eye(len(latents), dtype=np.float32)
-    return {"noise": np.zeros_like(latents), "update": update, "mix": mix}
+        raise BuildError(
+            f"{key.stem()}: TensorRT cannot refit it: {log.last()}; missing: {list(missing)[:5]}"
+        )
 
 
 def _largest(engine: trt.ICudaEngine, contract: Contract) -> dict[str, int]:

@@ -14,12 +14,10 @@ import numpy as np
 from taro_rt.engines.contract import Array
 from taro_rt.engines.cudart import Graph, Memory
 from taro_rt.engines.errors import EngineError
-from taro_rt.engines.stages import FULL, IMAGENET_MEAN, IMAGENET_STD, Geometry
-from taro_rt.engines.trt import FLOAT_BYTES, Loaded, Resident, filled
-from taro_rt.engines.window import Pixels, Scene, Sound, Step
-
-STRIDE = 64
-"""Values between the coefficients of two steps, so that each begins where a copy is fast."""
+from taro_rt.engines.stages import Geometry
+from taro_rt.engines.static import STRIDE, coefficients, filled, mixing, onset_tensor, visual_tensor
+from taro_rt.engines.trt import FLOAT_BYTES, Loaded, Resident
+from taro_rt.engines.window import Pixels, Scene, Sound
 
 
 @dataclass
@@ -247,33 +245,3 @@ class TrtWindow:
         whole = np.ascontiguousarray(array, np.float32)
         self._kept.append(whole)
         self._stream.upload(to, whole)
-
-
-def mixing(steps: tuple[Step, ...], batch: int) -> Array:
-    """The matrix that guides both rows alike; all guided steps have the same scale."""
-    if batch == 1:
-        return np.ones((1, 1), np.float32)
-    scales = {step.guidance for step in steps if step.guided}
-    if len(scales) != 1:
-        raise EngineError(f"sampler: expected one guidance scale in all guided steps, got {sorted(scales)}")
-    (scale,) = scales
-    return np.array([[scale, 1 - scale]] * 2, np.float32)
-
-
-def coefficients(steps: tuple[Step, ...]) -> Array:
-    """What the denoiser's plan is told of every step, [s, STRIDE]: keep, push, spread."""
-    made = np.zeros((len(steps), STRIDE), np.float32)
-    for i, step in enumerate(steps):
-        made[i, :3] = step.keep, step.push, step.spread
-    return made
-
-
-def onset_tensor(segment: Pixels) -> Array:
-    """A segment as the onset network reads it, [1, 3, t, h, w] (spec B2)."""
-    pixels = (segment.astype(np.float32) / FULL - IMAGENET_MEAN) / IMAGENET_STD
-    return np.ascontiguousarray(pixels.transpose(3, 0, 1, 2))[None]
-
-
-def visual_tensor(frames: Pixels) -> Array:
-    """Frames as the visual network reads them, [1, 3, t, h, w]."""
-    return np.ascontiguousarray((frames.astype(np.float32) / FULL).transpose(3, 0, 1, 2))[None]

@@ -5,7 +5,7 @@ ONNX Runtime is what makes their numbers certain: it runs our operators' functio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from torch import nn
 from taro_rt.engines.contract import Contract
 from taro_rt.engines.errors import BuildError
 from taro_rt.engines.nets.networks import Networks
-from taro_rt.engines.static import BATCHES, static_contracts
+from taro_rt.engines.static import PLANNED, static_contracts
 from taro_rt.export.custom import DOMAIN, VERSION, Rows, functions
 from taro_rt.export.deployed import deployed
 from taro_rt.export.onnx import trace
@@ -37,24 +37,20 @@ def file_name(graph: str, batch: int, precision: str) -> str:
 
 
 def deployed_models(
-    networks: Networks,
-    precision: Precision,
-    steps: int,
-    batches: tuple[int, ...] = BATCHES,
-    graphs: tuple[str, ...] | None = None,
+    networks: Networks, precision: Precision, steps: int, planned: Mapping[str, tuple[int, ...]] = PLANNED
 ) -> Iterator[tuple[str, int, onnx.ModelProto]]:
-    """Graph, batch and model, one after the other; `graphs` None makes all six.
+    """Graph, batch and model of all that is `planned`, one after the other.
 
     Raises `BuildError` for one that cannot be exported or that TensorRT would refuse.
     """
     dtype, geometry = DTYPES[precision], networks.config.geometry()
     modules = deployed(networks, dtype)
-    n_x = modules["denoiser"].net.pos_embed.shape[1]  # type: ignore[union-attr,index]
+    n_x = networks.transformer.pos_embed.shape[1]
     rows = Rows(geometry.visual_frames, n_x, geometry.time_positions, geometry.width)
-    for batch in batches:
-        for graph, contract in static_contracts(geometry, steps, batch).items():
-            if graphs is None or graph in graphs:
-                yield graph, batch, deployed_model(modules[graph], contract, rows, dtype)
+    for graph, batches in planned.items():
+        for batch in batches:
+            contract = static_contracts(geometry, steps, batch)[graph]
+            yield graph, batch, deployed_model(modules[graph], contract, rows, dtype)
 
 
 def deployed_model(module: nn.Module, contract: Contract, rows: Rows, dtype: torch.dtype) -> onnx.ModelProto:
@@ -76,16 +72,22 @@ def deployed_model(module: nn.Module, contract: Contract, rows: Rows, dtype: tor
         made.opset_import.extend([*kept, onnx.helper.make_opsetid(DOMAIN, VERSION)])
     onnx.checker.check_model(made)
     if wrong := faults(made):
-        raise BuildError(f"{contract.graph}: TensorRT would refuse {len(wrong)} things: {'; '.join(wrong[:5])}")
+        raise BuildError(
+            f"{contract.graph}: TensorRT would refuse {len(wrong)} things: {'; '.join(wrong[:5])}"
+        )
     return made
 
 
 def write_deployed(
-    networks: Networks, folder: Path, precision: Precision, steps: int, batches: tuple[int, ...] = BATCHES
+    networks: Networks,
+    folder: Path,
+    precision: Precision,
+    steps: int,
+    planned: Mapping[str, tuple[int, ...]] = PLANNED,
 ) -> list[Path]:
-    """Write the files of all graphs into `folder`, which must exist."""
+    """Write the files of all that is `planned` into `folder`, which must exist."""
     written = []
-    for graph, batch, model in deployed_models(networks, precision, steps, batches):
+    for graph, batch, model in deployed_models(networks, precision, steps, planned):
         path = folder / file_name(graph, batch, precision)
         path.write_bytes(model.SerializeToString(deterministic=True))
         written.append(path)

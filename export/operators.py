@@ -25,7 +25,9 @@ Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size S
 SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh TensorScatter ThresholdedRelu Tile TopK Transpose Trilu
 Unsqueeze Upsample Where
 """
-_NO_BFLOAT16 = "BlackmanWindow DeformConv GridSample HammingWindow HannWindow Mish NonMaxSuppression NonZero RoiAlign"
+_NO_BFLOAT16 = (
+    "BlackmanWindow DeformConv GridSample HammingWindow HannWindow Mish NonMaxSuppression NonZero RoiAlign"
+)
 TYPES: dict[str, frozenset[str]] = {
     **dict.fromkeys(_ALL_FLOATS.split(), frozenset({"FLOAT", "FLOAT16", "BFLOAT16"})),
     **dict.fromkeys(_NO_BFLOAT16.split(), frozenset({"FLOAT", "FLOAT16"})),
@@ -45,7 +47,11 @@ def faults(model: onnx.ModelProto) -> list[str]:
     """What TensorRT would refuse in `model`, function bodies included; empty if nothing."""
     known = {(f.domain, f.name) for f in model.functions}
     versions = {each.domain: each.version for each in model.opset_import}
-    found = [] if versions.get("") in OPSETS else [f"opset {versions.get('')}: expected {OPSETS[0]} to {OPSETS[-1]}"]
+    found = (
+        []
+        if versions.get("") in OPSETS
+        else [f"opset {versions.get('')}: expected {OPSETS[0]} to {OPSETS[-1]}"]
+    )
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False)
     values = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
     types = {v.name: v.type.tensor_type for v in values}

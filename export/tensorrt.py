@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,9 +86,9 @@ def build_plans(
 
         register_plugins(machine.capability)
     steps, paths = bundle.manifest.sampler.steps, dict[str, Path]()
-    models = list(planned_models(bundle, options.precision, steps))
-    for i, (graph, batch, model) in enumerate(models):
-        tell("build", i / len(models))
+    total = sum(map(len, PLANNED.values()))
+    for i, (graph, batch, model) in enumerate(deployed_models(load_networks(bundle), options.precision, steps)):
+        tell("build", i / total)
         content = model.SerializeToString(deterministic=True)
         contract = static_contracts(bundle.manifest.geometry, steps, batch)[graph]
         key = PlanKey(
@@ -116,16 +115,6 @@ def require() -> None:
         raise BackendUnavailable(f"building plans needs {' and '.join(missing)}: {NEEDS}")
     if reason := gpu.why_not():
         raise BackendUnavailable(f"building plans {reason}")
-
-
-def planned_models(
-    bundle: Bundle, precision: Precision, steps: int
-) -> Iterator[tuple[str, int, onnx.ModelProto]]:
-    """Graph, batch and ONNX model of every plan."""
-    networks = load_networks(bundle)
-    for batch in sorted({batch for batches in PLANNED.values() for batch in batches}):
-        graphs = tuple(graph for graph, batches in PLANNED.items() if batch in batches)
-        yield from deployed_models(networks, precision, steps, (batch,), graphs)
 
 
 def build_plan(
@@ -180,10 +169,14 @@ def _configure(
     if ranges:
         profile = builder.create_optimization_profile()
         for spec in contract.inputs:
-            least, most = (tuple(ranges[n][i] if isinstance(n, str) else n for n in spec.shape) for i in (0, 1))
+            least, most = (
+                tuple(ranges[n][i] if isinstance(n, str) else n for n in spec.shape) for i in (0, 1)
+            )
             profile.set_shape(spec.name, least, most, most)
         if config.add_optimization_profile(profile) < 0:
-            raise BuildError(f"{contract.graph}: TensorRT takes no profile of {profile_text(contract, geometry)}")
+            raise BuildError(
+                f"{contract.graph}: TensorRT takes no profile of {profile_text(contract, geometry)}"
+            )
     return config
 
 
@@ -253,4 +246,6 @@ def _parser_errors(parser: trt.OnnxParser) -> str:
 def _failure(contract: Contract, path: Path, lines: list[str], what: str, why: str) -> BuildError:
     log = path.with_suffix(".log")
     write_whole(log, "\n".join([f"{contract.graph}: {what}: {why}", *lines, ""]).encode())
-    return BuildError(f"{contract.graph}: TensorRT {what} it: {' '.join(why.split())[:600]}; all it said is in {log}")
+    return BuildError(
+        f"{contract.graph}: TensorRT {what} it: {' '.join(why.split())[:600]}; all it said is in {log}"
+    )

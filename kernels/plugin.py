@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -34,7 +35,7 @@ HIDDEN = re.compile(r"(\.visible \.entry \w+\()(.*?)(\n\))", re.DOTALL)
 
 @triton.jit
 def modulate_entry(context, x, modulation, n, m, rows, n_vectors, context_shift, x_shift, context_out, x_out,
-                   D, BLOCK, EPS):  # fmt: skip
+                   D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr):  # fmt: skip
     modulate_kernel(context, x, modulation, context_out, x_out,
                     n, m, rows, n_vectors, context_shift, x_shift, D, BLOCK, EPS)  # fmt: skip
 
@@ -42,7 +43,7 @@ def modulate_entry(context, x, modulation, n, m, rows, n_vectors, context_shift,
 @triton.jit
 def gate_modulate_entry(context, x, context_update, x_update, modulation,
                         n, m, rows, n_vectors, context_gate, context_shift, x_gate, x_shift,
-                        context_sum, x_sum, context_out, x_out, D, BLOCK, EPS):  # fmt: skip
+                        context_sum, x_sum, context_out, x_out, D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr):  # fmt: skip
     gate_modulate_kernel(context, x, context_update, x_update, modulation, context_sum, x_sum, context_out, x_out,
                          n, m, rows, n_vectors, context_gate, context_shift, x_gate, x_shift,
                          D, BLOCK, EPS)  # fmt: skip
@@ -50,7 +51,7 @@ def gate_modulate_entry(context, x, context_update, x_update, modulation,
 
 @triton.jit
 def gate_modulate_x_entry(x, x_update, modulation, n, m, rows, n_vectors, x_gate, x_shift, x_sum, x_out,
-                          D, BLOCK, EPS):  # fmt: skip
+                          D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr):  # fmt: skip
     """For x alone: `n` is 0, so nothing of the context is touched."""
     gate_modulate_kernel(x, x, x_update, x_update, modulation, x_sum, x_sum, x_out, x_out,
                          n, m, rows, n_vectors, x_gate, x_shift, x_gate, x_shift, D, BLOCK, EPS)  # fmt: skip
@@ -127,7 +128,9 @@ def check(operator: str, metadata: Any) -> None:
         if got != value and (got or value):
             raise ValueError(f"{operator}: a plugin may not have {name} {got}")
     if metadata.shared > MAX_SHARED:
-        raise ValueError(f"{operator}: a plugin has at most {MAX_SHARED} bytes of shared memory, got {metadata.shared}")
+        raise ValueError(
+            f"{operator}: a plugin has at most {MAX_SHARED} bytes of shared memory, got {metadata.shared}"
+        )
 
 
 def without_hidden(ptx: str, n_arguments: int) -> str:
@@ -141,7 +144,9 @@ def without_hidden(ptx: str, n_arguments: int) -> str:
     parameters = [line for line in found[2].split(",\n") if line.strip()]
     kept, hidden = parameters[:n_arguments], parameters[n_arguments:]
     if len(kept) != n_arguments or len(hidden) > 2:
-        raise ValueError(f"expected PTX of {n_arguments} parameters and at most 2 more, got {len(parameters)}")
+        raise ValueError(
+            f"expected PTX of {n_arguments} parameters and at most 2 more, got {len(parameters)}"
+        )
     for line in hidden:
         name = line.split()[-1]
         if ptx.count(name) != 1:

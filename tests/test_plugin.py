@@ -110,7 +110,13 @@ def test_what_a_plugin_may_not_have_is_refused(name: str, value: Any) -> None:
 
     from taro_rt.kernels.plugin import check
 
-    good = {"shared": 16, "global_scratch_size": 0, "profile_scratch_size": 0, "num_ctas": 1, "launch_pdl": False}
+    good = {
+        "shared": 16,
+        "global_scratch_size": 0,
+        "profile_scratch_size": 0,
+        "num_ctas": 1,
+        "launch_pdl": False,
+    }
     check("x", SimpleNamespace(**good))
     with pytest.raises(ValueError, match="a plugin"):
         check("x", SimpleNamespace(**{**good, name: value}))

@@ -17,6 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from trt_uses import uses
+
 SYMBOLS = (
     "createInferBuilder_INTERNAL",
     "createInferRefitter_INTERNAL",
@@ -61,6 +63,7 @@ for name in dir(trt):
         api[name] = {"calls": lines(value.__doc__, name)}
     elif not inspect.ismodule(value):
         api[name] = {"type": type(value).__name__}
+api["__version__"] = {"type": "str"}
 import tensorrt.plugin as trtp
 plugin = {}
 for name in dict.fromkeys(trtp.__all__):
@@ -114,10 +117,18 @@ def read_api(bindings: Path) -> dict[str, Any]:
     return dict(json.loads(ran.stdout.splitlines()[-1]))
 
 
+def needed(api: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Of an API, what `root` uses of it: of every class all members, so that a next use is seen."""
+    owners = {use.owner for use in uses(root, api)}
+    owners |= {use.name for use in uses(root, api) if use.owner in ("trt", "plugin")}
+    parts = {part: {n: v for n, v in api[part].items() if n in owners} for part in ("trt", "plugin")}
+    return {"version": api["version"], **parts}
+
+
 if __name__ == "__main__":
+    record = []
     for wheel in sys.argv[1:]:
         with TemporaryDirectory() as unpacked:
             zipfile.ZipFile(wheel).extractall(unpacked)
-            api = read_api(Path(unpacked))
-            print(len(json.dumps(api)), file=sys.stderr)
-            Path(f"/tmp/trtw/{api['version']}.json").write_text(json.dumps(api, indent=1))
+            record.append(needed(read_api(Path(unpacked)), Path(__file__).parents[1]))
+    print(json.dumps(record, indent=0, sort_keys=True))
