@@ -1,4 +1,4 @@
-"""TensorRT plans as files: what each was built from and for stands before it, and is checked before it is read.
+"""TensorRT plans as files: what each was built from and for stands before it and is checked first.
 
 A plan holds code that the GPU runs: it is only ever taken from the user's cache or the folder that the user
 names, and only if all of that fits. Knows no TensorRT.
@@ -88,7 +88,7 @@ NAMES = {
 
 
 def source_version() -> str:
-    """Changes whenever the text of `SOURCES` does. Read as files: engines import neither kernels nor export."""
+    """Changes whenever the text of `SOURCES` does. Engines import neither kernels nor export, so it is read."""
     root, found = Path(__file__).resolve().parents[1], hashlib.sha256()
     for pattern in SOURCES:
         for path in sorted(root.glob(pattern)):
@@ -124,7 +124,7 @@ def write_plan(folder: Path, key: PlanKey, plan: bytes) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all. Raises `BuildError` where it cannot be written."""
+    """Write a file, whole or not at all. Raises `BuildError` where it cannot be written."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

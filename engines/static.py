@@ -109,13 +109,13 @@ class RowEngine:
 
 
 class ConditionerEngine:
-    """The conditioner, for any number of times in pieces of as many as were planned for; a window at a time."""
+    """The conditioner, for any number of times, in pieces of as many as were planned for."""
 
     backend = "tensorrt"
 
     def __init__(self, contract: Contract, plan: Fixed) -> None:
         self.contract, self._plan = contract, plan
-        (self._steps,) = (spec.shape[0] for spec in plan.contract.inputs if spec.name == "times")
+        self._steps = next(int(s.shape[0]) for s in plan.contract.inputs if s.name == "times")
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """The outputs by name. Raises `ContractError` for inputs that do not fit, else `EngineError`."""
@@ -139,6 +139,11 @@ class ConditionerEngine:
     def close(self) -> None:
         """Let the plan go."""
         self._plan.close()
+
+
+def sized(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of `spec` with its free axes at `sizes`."""
+    return tuple(sizes[n] if isinstance(n, str) else n for n in spec.shape)
 
 
 def pieces(n_rows: int, batches: tuple[int, ...]) -> Iterator[tuple[int, int]]:

@@ -6,6 +6,7 @@ with TensorRT's libraries yet: names and signatures are checked against the bind
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from taro_rt.engines.contract import Array, Contract
 from taro_rt.engines.cudart import Memory, Stream
 from taro_rt.engines.errors import BackendUnavailable, BuildError, ContractError, EngineError
 from taro_rt.engines.plans import Here, PlanKey, find_plan, plans_folder, read_plan, source_version
-from taro_rt.engines.static import PLANNED, ConditionerEngine, RowEngine, static_contracts
+from taro_rt.engines.static import PLANNED, ConditionerEngine, RowEngine, sized, static_contracts
 
 FLOAT_BYTES = 4
 
@@ -49,7 +50,7 @@ class Resident:
     """
 
     def __init__(self, engine: trt.ICudaEngine, contract: Contract, stream: Stream, log: Log) -> None:
-        """Raises `ContractError` for a plan of other tensors than `contract`'s, `BuildError` without memory."""
+        """Raises `ContractError` for a plan of other tensors than `contract`'s, else `BuildError`."""
         self.contract, self._stream, self._log = contract, stream, log
         self._engine: trt.ICudaEngine | None = engine
         _check(engine, contract)
@@ -60,8 +61,7 @@ class Resident:
         self._context: trt.IExecutionContext | None = context
         largest = _largest(engine, contract)
         self.shapes: dict[str, tuple[int, ...]] = {
-            spec.name: tuple(largest.get(str(n), n) for n in spec.shape)  # type: ignore[misc]
-            for spec in (*contract.inputs, *contract.outputs)
+            spec.name: sized(spec, largest) for spec in (*contract.inputs, *contract.outputs)
         }
         self.buffers = {n: Memory(FLOAT_BYTES * int(np.prod(shape))) for n, shape in self.shapes.items()}
         for name, memory in self.buffers.items():
@@ -104,8 +104,7 @@ class Resident:
                         f"{self.contract.graph}: the plan takes no {spec} of {list(shapes[spec.name])}"
                     )
         self.shapes = {
-            spec.name: tuple(sizes.get(str(n), n) for n in spec.shape)  # type: ignore[misc]
-            for spec in (*self.contract.inputs, *self.contract.outputs)
+            spec.name: sized(spec, sizes) for spec in (*self.contract.inputs, *self.contract.outputs)
         }
 
     def enqueue(self) -> None:
@@ -205,9 +204,7 @@ def this_machine(bundle: Bundle) -> Here:
 
 
 def refit(engine: trt.ICudaEngine, onnx: Path, key: PlanKey, log: Log) -> None:
-    """Give a stripped plan its weights back. Raises `BuildError` for another ONNX file than it was made of."""
-    import hashlib
-
+    """Give a stripped plan its weights. Raises `BuildError` for another ONNX file than it was made of."""
     try:
         content = onnx.read_bytes()
     except OSError as error:

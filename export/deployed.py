@@ -10,11 +10,13 @@ Inputs and outputs are float32 (`engines.static`). In half precision these stay 
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from taro_rt.engines.nets.blocks import JointBlock
 from taro_rt.engines.nets.mmdit import Conditioner, MMDiT
 from taro_rt.engines.nets.networks import Networks
 from taro_rt.engines.nets.visual import VisualNet
@@ -44,7 +46,8 @@ class Plain(nn.Module):
         self.net, self.dtype = copy.deepcopy(net).to(dtype), dtype
 
     def _run(self, given: Tensor) -> Tensor:
-        return self.net(given.to(self.dtype)).float()
+        made: Tensor = self.net(given.to(self.dtype))
+        return made.float()
 
 
 class Onset(Plain):
@@ -97,14 +100,14 @@ class Stepped(nn.Module):
         """Shapes as in `static_contracts`."""
         half = (part.to(self.dtype) for part in (latents, tokens, modulation))
         made = self.net.final_layer.linear(self._tokens(*half)).float()
-        v = self.net._unpatchify(made)
+        v = self.net.unpatchify(made)
         v = (mix[:, :, None, None, None] * v[None]).sum(1)
         keep, push, spread = update.unbind()
         return keep * latents + push * v + spread * noise
 
     def _tokens(self, latents: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
         """x after all blocks [b, m, d], modulated for the final linear."""
-        net, blocks = self.net, list(self.net.joint_blocks)
+        net, blocks = self.net, cast(list[JointBlock], list(self.net.joint_blocks))
         x, n = net.x_embedder(latents) + net.pos_embed, context.shape[1]
         shifts = _shifts(0, blocks[0].last)
         context_in, x_in = modulate_streams(context, x, modulation, list(shifts))
@@ -115,12 +118,12 @@ class Stepped(nn.Module):
             if block.last:  # nothing reads the context any more
                 k, v = theirs.attn.keys_values(context_in)
                 q, k_x, v_x = qkv_x.chunk(3, -1)
-                attended = block._attend(q, torch.cat([k, k_x], 1), torch.cat([v, v_x], 1))
+                attended = block.attend(q, torch.cat([k, k_x], 1), torch.cat([v, v_x], 1))
                 x, x_in = gate_modulate(x, ours.attn.proj(attended), modulation, [of_x + 2, of_x + 3])
                 after = [of_x + 5, BLOCK * i + REDUCED]
                 return gate_modulate(x, ours.mlp(x_in), modulation, after)[1]
             q, k, v = torch.cat([theirs.attn.qkv(context_in), qkv_x], 1).chunk(3, -1)
-            attended = block._attend(q, k, v)
+            attended = block.attend(q, k, v)
             updates = [theirs.attn.proj(attended[:, :n]), ours.attn.proj(attended[:, n:])]
             at = [of_context + 2, of_context + 3, of_x + 2, of_x + 3]
             context, x, context_in, x_in = gate_modulate_streams([context, x, *updates], modulation, at)

@@ -87,7 +87,9 @@ def build_plans(
         register_plugins(machine.capability)
     steps, paths = bundle.manifest.sampler.steps, dict[str, Path]()
     total = sum(map(len, PLANNED.values()))
-    for i, (graph, batch, model) in enumerate(deployed_models(load_networks(bundle), options.precision, steps)):
+    for i, (graph, batch, model) in enumerate(
+        deployed_models(load_networks(bundle), options.precision, steps)
+    ):
         tell("build", i / total)
         content = model.SerializeToString(deterministic=True)
         contract = static_contracts(bundle.manifest.geometry, steps, batch)[graph]
@@ -214,7 +216,8 @@ def decomposable(content: bytes) -> bytes:
     for node in model.graph.node:
         if node.op_type == "Attention" and not node.domain:
             node.attribute.append(onnx.helper.make_attribute("TRT_decomposable", 1))
-    return model.SerializeToString(deterministic=True)
+    made: bytes = model.SerializeToString(deterministic=True)
+    return made
 
 
 def is_whole(path: Path) -> bool:

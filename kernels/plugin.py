@@ -1,3 +1,4 @@
+# mypy: disable-error-code="valid-type"
 """Our row kernels inside TensorRT plans: plugins whose machine code is compiled when a plan is built.
 
 TensorRT passes a kernel its inputs, then 32-bit integers, then its outputs, so each kernel has an entry here
@@ -34,27 +35,37 @@ HIDDEN = re.compile(r"(\.visible \.entry \w+\()(.*?)(\n\))", re.DOTALL)
 
 
 @triton.jit
-def modulate_entry(context, x, modulation, n, m, rows, n_vectors, context_shift, x_shift, context_out, x_out,
-                   D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr):  # fmt: skip
-    modulate_kernel(context, x, modulation, context_out, x_out,
-                    n, m, rows, n_vectors, context_shift, x_shift, D, BLOCK, EPS)  # fmt: skip
+def modulate_entry(
+    context, x, modulation, n, m, rows, n_vectors, context_shift, x_shift, context_out, x_out,
+    D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
+):  # fmt: skip
+    modulate_kernel(
+        context, x, modulation, context_out, x_out, n, m, rows, n_vectors, context_shift, x_shift, D, BLOCK, EPS
+    )  # fmt: skip
 
 
 @triton.jit
-def gate_modulate_entry(context, x, context_update, x_update, modulation,
-                        n, m, rows, n_vectors, context_gate, context_shift, x_gate, x_shift,
-                        context_sum, x_sum, context_out, x_out, D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr):  # fmt: skip
-    gate_modulate_kernel(context, x, context_update, x_update, modulation, context_sum, x_sum, context_out, x_out,
-                         n, m, rows, n_vectors, context_gate, context_shift, x_gate, x_shift,
-                         D, BLOCK, EPS)  # fmt: skip
+def gate_modulate_entry(
+    context, x, context_update, x_update, modulation,
+    n, m, rows, n_vectors, context_gate, context_shift, x_gate, x_shift,
+    context_sum, x_sum, context_out, x_out, D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
+):  # fmt: skip
+    gate_modulate_kernel(
+        context, x, context_update, x_update, modulation, context_sum, x_sum, context_out, x_out,
+        n, m, rows, n_vectors, context_gate, context_shift, x_gate, x_shift, D, BLOCK, EPS,
+    )  # fmt: skip
 
 
 @triton.jit
-def gate_modulate_x_entry(x, x_update, modulation, n, m, rows, n_vectors, x_gate, x_shift, x_sum, x_out,
-                          D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr):  # fmt: skip
+def gate_modulate_x_entry(
+    x, x_update, modulation, n, m, rows, n_vectors, x_gate, x_shift, x_sum, x_out,
+    D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
+):  # fmt: skip
     """For x alone: `n` is 0, so nothing of the context is touched."""
-    gate_modulate_kernel(x, x, x_update, x_update, modulation, x_sum, x_sum, x_out, x_out,
-                         n, m, rows, n_vectors, x_gate, x_shift, x_gate, x_shift, D, BLOCK, EPS)  # fmt: skip
+    gate_modulate_kernel(
+        x, x, x_update, x_update, modulation, x_sum, x_sum, x_out, x_out,
+        n, m, rows, n_vectors, x_gate, x_shift, x_gate, x_shift, D, BLOCK, EPS,
+    )  # fmt: skip
 
 
 ENTRIES = {
@@ -194,7 +205,7 @@ def _tuned(inputs: list[Any], n_outputs: int, combination: Any) -> list[Any]:
 def _implemented(
     operator: str, inputs: list[Any], places: str, tactic: int, capability: tuple[int, int]
 ) -> tuple[str, str, Any, Any]:
-    """Kernel, PTX, launch and scalars for tensors of these static shapes; the first is the context's, if any."""
+    """Kernel, PTX, launch and scalars for tensors of these static shapes, the context's first if there."""
     import tensorrt.plugin as trtp
 
     modulation, x = inputs[-1].shape, inputs[0 if operator == "GateModulate" else 1]

@@ -1,4 +1,4 @@
-"""The static ONNX files that TensorRT reads: ONNX Runtime runs the very same ones, and they mean the networks."""
+"""The static ONNX files that TensorRT reads: ONNX Runtime runs the very same ones, to the networks' numbers."""
 
 from __future__ import annotations
 
@@ -130,7 +130,9 @@ def test_files_are_of_opset_23_and_static_but_for_the_frames_ahead(files: Files)
         model = files.model(graph, batch, "float16")
         assert {o.domain: o.version for o in model.opset_import}[""] == 23
         free = {
-            d.dim_param for v in (*model.graph.input, *model.graph.output) for d in v.type.tensor_type.shape.dim
+            d.dim_param
+            for v in (*model.graph.input, *model.graph.output)
+            for d in v.type.tensor_type.shape.dim
         }
         assert free - {""} == ({"t"} if graph == "visual" else set())
 
@@ -158,7 +160,9 @@ def test_our_operators_carry_what_a_plugin_is_found_by(files: Files) -> None:
 
 def test_half_files_hold_half_weights(files: Files) -> None:
     model = files.model("denoiser", 1, "float16")
-    wide = [i.name for i in model.graph.initializer if i.data_type == TensorProto.FLOAT and len(i.raw_data) > 64]
+    wide = [
+        i.name for i in model.graph.initializer if i.data_type == TensorProto.FLOAT and len(i.raw_data) > 64
+    ]
     assert wide == []
 
 
@@ -195,9 +199,13 @@ def test_any_number_of_rows_is_cut_to_the_batches_there_are(
     files: Files, contracts: dict[str, Contract], rows: int
 ) -> None:
     engine = row_engine(files, "denoiser", contracts["denoiser"], BATCHES)
-    feed = typical_inputs(engine.contract, seed=rows, b=rows, n=files.networks.config.geometry().visual_frames)
+    feed = typical_inputs(
+        engine.contract, seed=rows, b=rows, n=files.networks.config.geometry().visual_frames
+    )
     with torch.inference_mode():
-        want = files.networks.graphs()["denoiser"](**{n: torch.from_numpy(a) for n, a in feed.items()}).numpy()
+        want = files.networks.graphs()["denoiser"](
+            **{n: torch.from_numpy(a) for n, a in feed.items()}
+        ).numpy()
     assert deviation(engine(**feed)["velocity"], want).max_abs < 1e-4 * float(np.abs(want).max())
 
 
@@ -223,7 +231,7 @@ def test_context_of_another_length_is_refused_by_name(files: Files, contracts: d
 
 @pytest.mark.parametrize("method", ["sde", "ode", "dpm++"])
 def test_a_chain_of_plans_is_the_sampler(files: Files, method: str) -> None:
-    """As the window of TensorRT plans chains them: state, noise, modulation and numbers in, next state out."""
+    """As the window of TensorRT plans chains them."""
     from taro_rt.engines.bundle import SamplerDefaults
 
     settings = SamplerDefaults(steps=4, guidance=3.0, method=method)  # type: ignore[arg-type]
@@ -298,7 +306,8 @@ def test_pixels_become_what_the_pipeline_feeds() -> None:
 def tiny_model(node: onnx.NodeProto, shape: list[int], kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
     x, y = (helper.make_tensor_value_info(name, kind, shape) for name in ("x", "y"))
     return helper.make_model(
-        helper.make_graph([node], "g", [x], [y]), opset_imports=[helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
+        helper.make_graph([node], "g", [x], [y]),
+        opset_imports=[helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)],
     )
 
 

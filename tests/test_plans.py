@@ -51,7 +51,9 @@ def test_nothing_but_the_plan_is_left_in_the_folder(plan: Path) -> None:
 @pytest.mark.parametrize("name", [field.name for field in fields(PlanKey)])
 def test_a_change_of_anything_is_another_file(name: str) -> None:
     value = getattr(KEY, name)
-    other = (*value, "x") if isinstance(value, tuple) else value + 1 if isinstance(value, int) else value + "x"
+    other = (
+        (*value, "x") if isinstance(value, tuple) else value + 1 if isinstance(value, int) else value + "x"
+    )
     assert replace(KEY, **{name: other}).file_name() != KEY.file_name()
 
 
@@ -92,7 +94,9 @@ def test_a_file_cut_off_early_is_refused_by_name(plan: Path, n_bytes: int) -> No
 
 def test_a_truncated_plan_is_called_so(plan: Path) -> None:
     plan.write_bytes(plan.read_bytes()[:-1])
-    with pytest.raises(BuildError, match=f"truncated: expected {len(PLAN)} bytes of plan, got {len(PLAN) - 1}"):
+    with pytest.raises(
+        BuildError, match=f"truncated: expected {len(PLAN)} bytes of plan, got {len(PLAN) - 1}"
+    ):
         read_plan(plan)
 
 
@@ -113,7 +117,12 @@ def test_a_file_of_someone_elses_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [b"[]", b"{}", b"nonsense", json.dumps({"graph": "denoiser", "plan_sha256": "", "plan_bytes": 1}).encode()],
+    [
+        b"[]",
+        b"{}",
+        b"nonsense",
+        json.dumps({"graph": "denoiser", "plan_sha256": "", "plan_bytes": 1}).encode(),
+    ],
 )
 def test_a_header_that_is_none_is_refused(tmp_path: Path, header: bytes) -> None:
     path = tmp_path / "x.plan"

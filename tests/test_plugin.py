@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-if "torch" not in sys.modules or not sys.modules["torch"].cuda.is_available():
+if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
 triton = pytest.importorskip("triton")
-
-import torch
 
 CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (12, 0))
 COMPILE = """

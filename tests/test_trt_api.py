@@ -1,7 +1,7 @@
 """Every name and every call of TensorRT's that our code uses is in its bindings, 10.16 and 11.4.
 
-Names and signatures come from a record that `trt_stubs.py` reads from the bindings' wheels. Where such a wheel
-is installed (`pip install 'taro-rt[trt-check]'`) the record is compared with it.
+Names and signatures come from a record that `trt_stubs.py` reads from the bindings' wheels. Where such a
+wheel is installed (`pip install 'taro-rt[trt-check]'`) the record is compared with it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,10 @@ def test_no_other_file_knows_tensorrt() -> None:
     [
         ("trt.NetworkDefinitionCreationFlag.IMPLICIT_BATCH", "has no IMPLICIT_BATCH"),
         ("builder = trt.Builder(log)\n    builder.build_engine(1)", "Builder has no build_engine"),
-        ("config = trt.Builder(log).create_builder_config()\n    config.max_workspace_size = 1", "has no max_w"),
+        (
+            "config = trt.Builder(log).create_builder_config()\n    config.max_workspace_size = 1",
+            "has no max_w",
+        ),
         ("trt.Builder(log).create_network(1, 2)", "create_network takes"),
         ("trt.Builder(log).create_network(flag=1)", "create_network takes"),
         ("context: trt.IExecutionContext\n    context.execute_async_v2(1)", "has no execute_async_v2"),
@@ -93,7 +96,9 @@ def test_what_does_not_exist_is_found(api: dict[str, Any], line: str, words: str
 
 @pytest.mark.parametrize("name", ["BuilderFlag.FP16", "NetworkDefinitionCreationFlag.EXPLICIT_BATCH"])
 def test_what_only_the_older_version_has_is_found(name: str) -> None:
-    older, newer = ([f for u in Walk("x.py", f"trt.{name}", api).uses for f in faults(u, api)] for api in RECORD)
+    older, newer = (
+        [f for u in Walk("x.py", f"trt.{name}", api).uses for f in faults(u, api)] for api in RECORD
+    )
     assert older == [] and any(f"has no {name.split('.')[1]}" in fault for fault in newer)
 
 
@@ -152,9 +157,9 @@ def test_scalars_stand_between_inputs_and_outputs_as_the_bindings_document() -> 
 @INSTALLED
 def test_the_engines_import_with_the_bindings() -> None:
     pytest.importorskip("cuda.bindings")
-    assert with_bindings("import taro_rt.engines.trt_window as w; print(w.TrtWindow.__name__)").split()[-1] == (
-        "TrtWindow"
-    )
+    assert with_bindings("import taro_rt.engines.trt_window as w; print(w.TrtWindow.__name__)").split()[
+        -1
+    ] == ("TrtWindow")
 
 
 def test_all_that_is_used_of_cuda_exists() -> None:

@@ -1,8 +1,8 @@
-"""TensorRT's Python bindings without TensorRT: libraries of nothing, so that names and signatures can be read.
+"""TensorRT's Python bindings without TensorRT: libraries of nothing, so that names can be read.
 
     python tests/trt_stubs.py WHEEL... > tests/trt_api.json
 
-makes the record anew from wheels of `tensorrt-cu13-bindings` (or cu12) for the Python that runs it; needs gcc.
+makes the record anew from wheels of `tensorrt-cu13-bindings` for the Python that runs it; needs gcc.
 Every signature is as the bindings' own docstrings give it. Nothing can be called.
 """
 
