@@ -88,7 +88,7 @@ NAMES = {
 
 
 def source_version() -> str:
-    """Changes whenever the text of `SOURCES` does. Engines import neither kernels nor export, so it is read."""
+    """Changes whenever the text of `SOURCES` does: of files that engines may read, but not import."""
     root, found = Path(__file__).resolve().parents[1], hashlib.sha256()
     for pattern in SOURCES:
         for path in sorted(root.glob(pattern)):

@@ -40,7 +40,8 @@ def modulate_entry(
     D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
     modulate_kernel(
-        context, x, modulation, context_out, x_out, n, m, rows, n_vectors, context_shift, x_shift, D, BLOCK, EPS
+        context, x, modulation, context_out, x_out,
+        n, m, rows, n_vectors, context_shift, x_shift, D, BLOCK, EPS,
     )  # fmt: skip
 
 

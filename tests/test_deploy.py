@@ -1,4 +1,4 @@
-"""The static ONNX files that TensorRT reads: ONNX Runtime runs the very same ones, to the networks' numbers."""
+"""The static ONNX files that TensorRT reads: ONNX Runtime makes of the very same what the networks make."""
 
 from __future__ import annotations
 
