@@ -166,20 +166,30 @@ def load_plans(bundle: Bundle, precision: str = "float16", folder: Path | None =
         for batch in batches
     }  # all of them before the first is read
     log = Log()
-    runtime, stream, plans, keys = trt.Runtime(log), Stream(), dict[tuple[str, int], Resident](), []
-    for (graph, batch), (path, key) in found.items():
-        engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(read_plan(path))
-        if engine is None:
-            raise BuildError(f"{path.name}: TensorRT {trt.__version__} cannot load it: {log.last()}")
-        if "stripped" in key.flags:
-            refit(engine, path.parent / f"{key.stem()}.{key.onnx_sha256[:16]}.onnx", key, log)
-        contract = static_contracts(bundle.manifest.geometry, key.steps, batch)[graph]
-        plans[graph, batch] = Resident(engine, contract, stream, log)
-        keys.append(key)
-    scratch = Memory(max(plan.scratch_bytes for plan in plans.values()))
+    runtime, stream, plans = trt.Runtime(log), Stream(), dict[tuple[str, int], Resident]()
+    try:
+        for (graph, batch), (path, key) in found.items():
+            contract = static_contracts(bundle.manifest.geometry, key.steps, batch)[graph]
+            plans[graph, batch] = Resident(deserialize(runtime, path, key, log), contract, stream, log)
+        scratch = Memory(max(plan.scratch_bytes for plan in plans.values()))
+    except BaseException:  # an interrupt, too, gives the GPU's memory back
+        for plan in plans.values():
+            plan.close()
+        stream.close()
+        raise
     for plan in plans.values():
         plan.lend(scratch)
-    return Loaded(stream, plans, scratch, log, runtime, keys)
+    return Loaded(stream, plans, scratch, log, runtime, [key for _, key in found.values()])
+
+
+def deserialize(runtime: trt.Runtime, path: Path, key: PlanKey, log: Log) -> trt.ICudaEngine:
+    """The plan in the file `path`, with its weights. Raises `BuildError`."""
+    engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(read_plan(path))
+    if engine is None:
+        raise BuildError(f"{path.name}: TensorRT {trt.__version__} cannot load it: {log.last()}")
+    if "stripped" in key.flags:
+        refit(engine, path.parent / f"{key.stem()}.{key.onnx_sha256[:16]}.onnx", key, log)
+    return engine
 
 
 def load_trt(bundle: Bundle, loaded: Loaded) -> dict[str, RowEngine | ConditionerEngine]:

@@ -145,7 +145,7 @@ def build_plan(
         raise _failure(contract, path, log.lines, "cannot parse", _parser_errors(parser))
     config = _configure(builder, contract, geometry, options)
     cache = config.create_timing_cache(timing.read_bytes() if timing.is_file() else b"")
-    if not config.set_timing_cache(cache, ignore_mismatch=False):
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, ignore_mismatch=False)
     made = builder.build_serialized_network(network, config)
