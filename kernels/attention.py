@@ -32,7 +32,7 @@ class Tiles:
     stages: int
 
 
-TILES = (Tiles(64, 64, 4, 3), Tiles(64, 32, 4, 3), Tiles(128, 64, 8, 3), Tiles(128, 32, 8, 3))
+TILES = (Tiles(64, 64, 4, 3), Tiles(64, 32, 4, 3), Tiles(128, 64, 8, 3))
 """None spills registers on sm_80, sm_90 or sm_120 (`offline`); which is fastest is not measured yet."""
 DEFAULT = TILES[0]
 

@@ -23,6 +23,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from taro_rt.kernels.attention import TILES, attention_launch
+from taro_rt.kernels.conv import leaky_conv_launch
 from taro_rt.kernels.launch import Launch
 from taro_rt.kernels.linear import LINEAR_TILES, linear_streams_launch
 from taro_rt.kernels.rows import Vectors, gate_modulate_launch, modulate_launch
@@ -59,6 +60,7 @@ def launches(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     yield from _attention(dtype)
     yield from _linear(dtype)
     yield from _step(dtype)
+    yield from _conv(dtype)
 
 
 def _on_meta(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -67,12 +69,10 @@ def _on_meta(*shape: int, dtype: torch.dtype) -> Tensor:
 
 def _rows(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     context, x = (_on_meta(BATCH, n, WIDTH, dtype=dtype) for n in (CONTEXT, X))
-    for rows in (1, 102):  # published, embedded bundle
-        modulation = _on_meta(BATCH, rows, VECTORS, WIDTH, dtype=dtype)
-        at = Vectors(0, 6, 2, 8)
-        yield f"modulate, rows {rows}", modulate_launch(context, x, modulation, (context, x), at)
-        streams = (context, x, context, x)
-        yield f"gate_modulate, rows {rows}", gate_modulate_launch(streams, modulation, streams, at)
+    modulation, at = _on_meta(BATCH, 1, VECTORS, WIDTH, dtype=dtype), Vectors(0, 6, 2, 8)
+    yield "modulate", modulate_launch(context, x, modulation, (context, x), at)
+    streams = (context, x, context, x)
+    yield "gate_modulate", gate_modulate_launch(streams, modulation, streams, at)
 
 
 def _attention(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
@@ -82,7 +82,7 @@ def _attention(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     for tiles in TILES:
         name = f"attention {tiles.queries}x{tiles.keys} w{tiles.warps} s{tiles.stages}"
         yield name, attention_launch(context, x, HEADS, None, outputs, tiles)
-        yield name + ", bias", attention_launch(context, x, HEADS, bias, outputs, tiles)
+    yield "attention, bias", attention_launch(context, x, HEADS, bias, outputs)
     yield "attention, last block", attention_launch(context[..., WIDTH:], x, HEADS, None, outputs)
 
 
@@ -106,6 +106,17 @@ def _step(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
             tokens, weight, weight[:, 0], latents, latents, latents, [PATCH, PATCH], Update(1.0, 1.0, 1.0)
         )
         yield f"finish_step{', guided' if rows == 2 else ''}", launch
+
+
+def _conv(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
+    """The longest residual convolution of the vocoder's last stages; wider ones have the tiles of 64."""
+    for channels, length in ((32, 130592), (64, 65296)):
+        x = _on_meta(1, length, channels, dtype=dtype)
+        weight = _on_meta(11, channels, channels, dtype=dtype)
+        yield (
+            f"leaky_conv of {channels}",
+            leaky_conv_launch(x, weight, weight[0, 0], -25, 5, x, 0.1, x),
+        )
 
 
 def build(name: str, launch: Launch, capability: int, folder: Path) -> Built:

@@ -26,9 +26,8 @@ def layer(outputs: int, width: int, dtype: torch.dtype, seed: int) -> tuple[Tens
 
 
 @types
-@pytest.mark.parametrize(("batch", "n", "m"), [(1, 32, 816), (1, 40, 848), (2, 63, 65), (1, 1, 1), (2, 0, 9)])
-@pytest.mark.parametrize("gelu", [False, True], ids=["plain", "gelu"])
-@pytest.mark.parametrize("width", [128, 96])
+@pytest.mark.parametrize(("batch", "n", "m"), [(1, 32, 816), (2, 63, 65), (1, 1, 1), (2, 0, 9)])
+@pytest.mark.parametrize(("gelu", "width"), [(False, 128), (True, 96)], ids=["plain", "gelu"])
 def test_linear_layers_of_both_streams(
     dtype: torch.dtype, batch: int, n: int, m: int, gelu: bool, width: int
 ) -> None:

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 pytest.importorskip("triton")
 from taro_rt.kernels.attention import joint_attention, joint_attention_reference
+from taro_rt.kernels.conv import leaky_conv, leaky_conv_reference
 from taro_rt.kernels.launch import Launch
 from taro_rt.kernels.linear import linear_streams, linear_streams_reference
 from taro_rt.kernels.rows import (
@@ -44,11 +45,12 @@ def calls() -> dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[Any
         ),
         "attention": (joint_attention, joint_attention_reference, (f32(1, 4, 192), f32(1, 8, 192), 1)),
         "linear": (linear_streams, linear_streams_reference, (context, x, layer, layer, True)),
+        "conv": (leaky_conv, leaky_conv_reference, (x, f32(3, 32, 64), f32(32), -1)),
         "step": (finish_step, finish_step_reference, (x, *layer, latents, latents, [2, 2], SAME)),
     }
 
 
-NAMES = ("modulate", "gate_modulate", "attention", "linear", "step")
+NAMES = ("modulate", "gate_modulate", "attention", "linear", "step", "conv")
 OPERATORS: dict[str, tuple[str, Callable[[], tuple[Any, ...]]]] = {
     "modulate": ("modulate_streams", lambda: (f32(1, 4, 64), f32(1, 8, 64), f32(1, 2, 4, 64), [0, 2, 0, 0])),
     "gate_modulate": (
@@ -63,6 +65,7 @@ OPERATORS: dict[str, tuple[str, Callable[[], tuple[Any, ...]]]] = {
             True, [32, 32, 32, 4, 1],
         ),
     ),
+    "conv": ("leaky_conv", lambda: (f32(1, 8, 64), f32(3, 32, 64), f32(32), -1, 1, None, 9, 0.1)),
     "step": (
         "finish_step",
         lambda: (f32(1, 8, 64), f32(32, 64), f32(32), f32(1, 8, 4, 8), f32(1, 8, 4, 8), [2, 2], [1.0] * 4),
@@ -133,6 +136,13 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
         lambda: linear_streams(f32(1, 4, 8), f32(1, 5, 8), (f32(3, 8), f32(3)), (f32(3, 7), f32(3))),
         r"a weight \[o, 8\] and its bias \[o\], got \[\(3, 7\), \(3,\)\]",
     ),
+    (lambda: leaky_conv(f32(1, 9, 8), f32(3, 4, 7), f32(4), -1), r"x \[b, t, c\] and a weight \[k, o, c\]"),
+    (lambda: leaky_conv(f32(1, 9, 8), f32(3, 4, 8), f32(3), -1), r"a bias \[4\], got \(3,\)"),
+    (
+        lambda: leaky_conv(f32(1, 9, 8), f32(3, 4, 8), f32(4), -1, residual=f32(1, 9, 8)),
+        r"a residual \[1, 9, 4\]",
+    ),
+    (lambda: leaky_conv(f32(1, 8, 9).mT, f32(3, 4, 8), f32(4), -1), "contiguous"),
     (
         lambda: finish_step(
             f32(1, 4, 8), f32(32, 8), f32(32), f32(1, 8, 5, 4), f32(1, 8, 5, 4), [2, 2], SAME

@@ -52,11 +52,10 @@ def test_gated_updates_and_the_modulation_after_them(
     assert_alike(made, exact(gate_modulate_streams_reference, *inputs), dtype)
 
 
-@pytest.mark.parametrize(("n", "m"), [(32, 816), (40, 848)])
-def test_all_tokens_of_the_published_size_find_their_row_of_modulation(n: int, m: int) -> None:
+def test_all_tokens_of_the_published_size_find_their_row_of_modulation() -> None:
     inputs = (
-        drawn(1, n, 64, dtype=torch.float32),
-        drawn(1, m, 64, dtype=torch.float32, seed=1),
+        drawn(1, 32, 64, dtype=torch.float32),
+        drawn(1, 816, 64, dtype=torch.float32, seed=1),
         drawn(1, 102, 4, 64, dtype=torch.float32, seed=2),
         Vectors(0, 2),
     )

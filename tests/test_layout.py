@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 """Arrows point down only (by folder)."""
 TORCH_IN_ENGINES = re.compile(
-    r"engines/(nets/(?!config\.py).*|eager\.py|released\.py|fused\.py|cuda(_\w+)?\.py)"
+    r"engines/(nets/(?!config\.py).*|eager\.py|released\.py|fused(_vocoder)?\.py|cuda(_\w+)?\.py)"
 )
 """Where an engine may know PyTorch and our kernels."""
 HEAVY = {"torch", "onnxruntime", "openvino", "av", "soundfile", "numpy"}
