@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.contract import Array, Contract
-from taro_rt.engines.cuda_fp8 import to_fp8
 from taro_rt.engines.cuda_graph import Device, Outlet, Recorded, Shelf, Work
 from taro_rt.engines.cuda_nets import channels_last, rewrite
 from taro_rt.engines.cuda_sampler import Sampler
@@ -97,10 +96,12 @@ class Loaded:
     window: CudaWindow
 
 
-def load_cuda(bundle: Bundle, precision: str = "bfloat16", device: str = "cuda") -> Loaded:
+def load_cuda(
+    bundle: Bundle, precision: str = "bfloat16", device: str = "cuda", fused: bool | None = None
+) -> Loaded:
     """The networks of a bundle on a device. Raises `BackendUnavailable`, `BuildError` or `BundleError`.
 
-    Device "cpu" computes the same without graphs, as far as it can: for tests.
+    Device "cpu" computes the same without graphs, as far as it can: for tests. `fused` as for `Sampler`.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailable(
@@ -111,7 +112,7 @@ def load_cuda(bundle: Bundle, precision: str = "bfloat16", device: str = "cuda")
         free, _ = torch.cuda.mem_get_info()
         require_memory(needed_bytes(bundle), free)
     try:
-        return load_networks_on(load_networks(bundle, device), bundle.contracts(), precision, device)
+        return load_networks_on(load_networks(bundle, device), bundle.contracts(), precision, device, fused)
     except torch.OutOfMemoryError as error:
         raise BuildError(
             f"backend cuda: the GPU's memory ran out; about {needed_bytes(bundle) >> 20} MB are needed"
@@ -130,9 +131,7 @@ def load_networks_on(
     wide, half = TYPES[precision]
     for net in networks.by_name().values():
         net.to(on.place)
-    sampler = Sampler(networks.transformer, wide, fused)
-    if precision == "fp8":
-        to_fp8(networks.transformer)
+    sampler = Sampler(networks.transformer, wide, fused, precision == "fp8")
     nets = {name: rewrite(net, half) for name, net in networks.by_name().items() if name != "transformer"}
     work: dict[str, Callable[..., Any]] = {
         "onset": _seeing(nets["onset"], half),
@@ -142,6 +141,7 @@ def load_networks_on(
         "decoder": lambda latents: nets["decoder"](latents.to(half)),
         "vocoder": lambda mel: nets["vocoder"](mel.to(half)),
     }
+    on.settle()
     graphs = {name: CudaEngine(work[name], contracts[name], on) for name in GRAPHS}
     return Loaded(graphs, CudaWindow(on, networks, sampler, half))
 

@@ -97,6 +97,11 @@ class Device:
         """Between two moments that have come."""
         return end - start if isinstance(end, float) else float(start.elapsed_time(end)) / 1e3
 
+    def settle(self) -> None:
+        """Wait for what other streams have begun: weights that were made before this one is used."""
+        if self.is_gpu:
+            torch.cuda.synchronize(self.place)
+
     def wait(self) -> None:
         """Until everything that was launched is done."""
         if self.is_gpu:
@@ -212,11 +217,11 @@ class Outlet:
             self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._host.copy_(tensor, non_blocking=True)
         else:
-            self._host = tensor.clone()
+            self._host = tensor
 
     def read(self) -> np.ndarray:
-        """What came, as an array of its own."""
-        return self._host.numpy()
+        """What came, as an array of its own: pinned memory is short."""
+        return np.array(self._host.numpy())
 
 
 def _first_sentence(error: Exception) -> str:

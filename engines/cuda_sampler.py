@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from taro_rt.engines.cuda_fp8 import fp8_denoiser, to_fp8
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.window import Step
 
@@ -23,15 +24,26 @@ it is guided r is 2 b, the conditional rows first, else b."""
 class Sampler:
     """A transformer with everything that sampling needs. `net` is brought into its form, in place."""
 
-    def __init__(self, net: MMDiT, dtype: torch.dtype, fused: bool | None = None) -> None:
-        """`fused` takes our kernels for what is no product of matrices; None, where Triton is installed."""
+    def __init__(
+        self,
+        net: MMDiT,
+        dtype: torch.dtype,
+        fused: bool | None = None,
+        in_fp8: bool = False,
+        grouped: bool = True,
+    ) -> None:
+        """`fused` takes our kernels; None, where Triton is installed. `in_fp8` rounds the linear layers of
+        blocks to 8 bits, and raises `EngineError` for a width that they do not take. `grouped` as for
+        `FusedDenoiser`."""
         self.net, self.dtype = net, dtype
         self._weight, self._bias = one_product(net.modulation_layers(), dtype)
         for part in (net.x_embedder, net.joint_blocks, net.final_layer):
             part.to(dtype)  # the embedders of conditions run once, so they stay as they are
-        net.pos_embed = net.pos_embed.to(dtype)
+        if in_fp8:
+            to_fp8(net)
         is_fused = find_spec("triton") is not None if fused is None else fused
-        self.step: StepWork = fused_step(net) if is_fused else plain_step(net)
+        self.step: StepWork = fused_step(net, in_fp8, grouped) if is_fused else plain_step(net)
+        net.pos_embed = net.pos_embed.to(dtype)
 
     def conditions(self, times: Tensor, onset: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Modulation [s, 2, n_t, V, d] and tokens [2, n, d] at `times` [s] of one window: of its conditions
@@ -91,12 +103,12 @@ def plain_step(net: MMDiT) -> StepWork:
     return step
 
 
-def fused_step(net: MMDiT) -> StepWork:
+def fused_step(net: MMDiT, in_fp8: bool = False, grouped: bool = True) -> StepWork:
     """Of fused kernels; where they cannot run, of their references."""
     from taro_rt.engines.fused import FusedDenoiser
     from taro_rt.kernels.step import Update
 
-    fused = FusedDenoiser(net)
+    fused = fp8_denoiser(net) if in_fp8 else FusedDenoiser(net, grouped)
 
     def step(latents: Tensor, tokens: Tensor, modulation: Tensor, noise: Tensor, at: Step) -> Tensor:
         update = Update(at.keep, at.push, at.spread, at.guidance)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from taro_rt.engines.contract import Array
 from taro_rt.engines.cuda_graph import Device, Inlet, Outlet, Shelf, Work
 from taro_rt.engines.cuda_sampler import Sampler, n_noises
 from taro_rt.engines.errors import EngineError
@@ -27,7 +28,7 @@ class CudaWindow:
     """All networks chained on a device; a `Window`."""
 
     def __init__(self, device: Device, networks: Networks, sampler: Sampler, half: torch.dtype) -> None:
-        self._device, self._half, self._geometry = device, half, networks.config.geometry()
+        self.device, self._half, self._geometry = device, half, networks.config.geometry()
         self._loaded: tuple[Networks, Sampler] | None = (networks, sampler)
         self._programs = Shelf(device, PROGRAMS)
         g = self._geometry
@@ -41,7 +42,7 @@ class CudaWindow:
 
     def __call__(self, scene: Scene) -> Sound:
         """Raises `EngineError`, also for too little memory."""
-        device, waves = self._device, []
+        device, waves = self.device, []
         with device.active():
             marks = [device.mark()]
             logits = self.watch(scene)
@@ -73,6 +74,11 @@ class CudaWindow:
         logits = program()
         return Outlet(logits[0]) if logits else None
 
+    def put_conditions(self, onset: Array, features: Array) -> None:
+        """In place of `watch`: onset logits [1, values] and features [1, n, dim] that were made elsewhere."""
+        self._onset.fill(onset)
+        self._features.copy_(torch.from_numpy(features))
+
     def sample(self, scene: Scene, first: int, n: int) -> Tensor:
         """Launch the whole loop for `n` takes from `first` on: latents [n, c, h, w], on the device."""
         g, steps = self._geometry, scene.steps
@@ -99,14 +105,14 @@ class CudaWindow:
             for net in self._loaded[0].by_name().values():
                 tensors += [*net.parameters(), *net.buffers()]
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-        return round((sum(storages.values()) + self._programs.n_bytes + self._device.graph_bytes) / 1e6, 1)
+        return round((sum(storages.values()) + self._programs.n_bytes + self.device.graph_bytes) / 1e6, 1)
 
     def close(self) -> None:
         """Let everything go."""
         self._programs.close()
         self._latents.clear()
         self._loaded = None
-        self._device.close()
+        self.device.close()
 
     def _parts(self) -> tuple[Networks, Sampler]:
         if self._loaded is None:
@@ -131,7 +137,7 @@ class CudaWindow:
             if onset is None:
                 self._features.copy_(look()[:, : g.visual_frames])
                 return ()
-            heard, features = self._device.side_by_side(listen, look)
+            heard, features = self.device.side_by_side(listen, look)
             logits = heard.float().flatten()
             self._onset.tensor.copy_(logits[None, : g.onset_values])
             self._features.copy_(features[:, : g.visual_frames])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from taro_rt.engines.bundle import Bundle
@@ -46,6 +44,9 @@ def load_networks(bundle: Bundle, device: str = "cpu") -> Networks:
 
     Raises `BundleError` naming every tensor that is missing, unexpected or misshapen.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     with torch.device(device):
         networks = Networks.build(bundle.manifest.networks).fold()
     faults = []
