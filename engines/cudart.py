@@ -37,6 +37,10 @@ class Stream:
         """For TensorRT."""
         return int(self._stream)
 
+    def allocate(self, n_bytes: int) -> Memory:
+        """Bytes on the GPU, zero at first."""
+        return Memory(n_bytes)
+
     def copy(self, to: int, source: int, n_bytes: int) -> None:
         """Within the GPU, in the stream's order."""
         kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice

@@ -27,6 +27,7 @@ PLANNED = {
 }
 """The batches that a plan is built for, by graph: the pipeline gives only the denoiser more than one row."""
 
+FLOAT_BYTES = 4
 STRIDE = 64
 """Values between the coefficients of two steps, so that each begins where a copy is fast."""
 
@@ -120,11 +121,15 @@ class ConditionerEngine:
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         """The outputs by name. Raises `ContractError` for inputs that do not fit, else `EngineError`."""
         self.contract.check(inputs)
-        rows = [self._row(inputs["times"], *(inputs[n][i : i + 1] for n in ("onset", "features")))
-                for i in range(len(inputs["onset"]))]  # fmt: skip
-        joined = {name: np.concatenate([row[name] for row in rows], 1) for name in ("modulation",)}
-        tokens = np.concatenate([row["tokens"] for row in rows])
-        return {**joined, "null_modulation": rows[0]["null_modulation"], "tokens": tokens}
+        rows = [
+            self._row(inputs["times"], inputs["onset"][i : i + 1], inputs["features"][i : i + 1])
+            for i in range(len(inputs["onset"]))
+        ]
+        return {
+            "modulation": np.concatenate([row["modulation"] for row in rows], 1),
+            "null_modulation": rows[0]["null_modulation"],
+            "tokens": np.concatenate([row["tokens"] for row in rows]),
+        }
 
     def _row(self, times: Array, onset: Array, features: Array) -> dict[str, Array]:
         parts = [

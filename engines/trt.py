@@ -20,9 +20,7 @@ from taro_rt.engines.contract import Array, Contract
 from taro_rt.engines.cudart import Memory, Stream
 from taro_rt.engines.errors import BackendUnavailable, BuildError, ContractError, EngineError
 from taro_rt.engines.plans import Here, PlanKey, find_plan, plans_folder, read_plan, source_version
-from taro_rt.engines.static import PLANNED, ConditionerEngine, RowEngine, sized, static_contracts
-
-FLOAT_BYTES = 4
+from taro_rt.engines.static import FLOAT_BYTES, PLANNED, ConditionerEngine, RowEngine, sized, static_contracts
 
 
 class Log(trt.ILogger):  # type: ignore[misc]
@@ -63,7 +61,7 @@ class Resident:
         self.shapes: dict[str, tuple[int, ...]] = {
             spec.name: sized(spec, largest) for spec in (*contract.inputs, *contract.outputs)
         }
-        self.buffers = {n: Memory(FLOAT_BYTES * int(np.prod(shape))) for n, shape in self.shapes.items()}
+        self.buffers = {n: stream.allocate(FLOAT_BYTES * int(np.prod(s))) for n, s in self.shapes.items()}
         for name, memory in self.buffers.items():
             if not context.set_tensor_address(name, memory.address):
                 raise BuildError(f"{contract.graph}: TensorRT takes no address for {name}: {log.last()}")
@@ -171,7 +169,7 @@ def load_plans(bundle: Bundle, precision: str = "float16", folder: Path | None =
         for (graph, batch), (path, key) in found.items():
             contract = static_contracts(bundle.manifest.geometry, key.steps, batch)[graph]
             plans[graph, batch] = Resident(deserialize(runtime, path, key, log), contract, stream, log)
-        scratch = Memory(max(plan.scratch_bytes for plan in plans.values()))
+        scratch = stream.allocate(max(plan.scratch_bytes for plan in plans.values()))
     except BaseException:  # an interrupt, too, gives the GPU's memory back
         for plan in plans.values():
             plan.close()

@@ -8,16 +8,27 @@ Nothing here was run on a GPU yet.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from taro_rt.engines.contract import Array
-from taro_rt.engines.cudart import Graph, Memory
 from taro_rt.engines.errors import EngineError
 from taro_rt.engines.stages import Geometry
-from taro_rt.engines.static import STRIDE, coefficients, filled, mixing, onset_tensor, visual_tensor
-from taro_rt.engines.trt import FLOAT_BYTES, Loaded, Resident
+from taro_rt.engines.static import (
+    FLOAT_BYTES,
+    STRIDE,
+    coefficients,
+    filled,
+    mixing,
+    onset_tensor,
+    visual_tensor,
+)
 from taro_rt.engines.window import Pixels, Scene, Sound
+
+if TYPE_CHECKING:
+    from taro_rt.engines.cudart import Graph, Memory
+    from taro_rt.engines.trt import Loaded, Resident
 
 
 @dataclass
@@ -129,7 +140,7 @@ class TrtWindow:
         if self._heard is None or self._heard.n_bytes < n_bytes:
             if self._heard is not None:
                 self._heard.close()
-            self._heard = Memory(n_bytes)
+            self._heard = self._stream.allocate(n_bytes)
         return self._heard
 
     def _look(self, frames: Pixels) -> None:
@@ -228,13 +239,13 @@ class TrtWindow:
     def _program(self, guided: tuple[bool, ...]) -> Program:
         if guided not in self._programs:
             denoiser, n = self._plan("denoiser"), len(guided)
-            of_step = denoiser.row_bytes("modulation")
+            of_step, allocate = denoiser.row_bytes("modulation"), self._stream.allocate
             self._programs[guided] = Program(
                 guided,
-                noise=Memory((n + 1) * denoiser.row_bytes("latents")),
-                coefficients=Memory(n * STRIDE * FLOAT_BYTES),
-                modulation=Memory(n * of_step),
-                null=Memory(n * of_step if any(guided) else 0),
+                noise=allocate((n + 1) * denoiser.row_bytes("latents")),
+                coefficients=allocate(n * STRIDE * FLOAT_BYTES),
+                modulation=allocate(n * of_step),
+                null=allocate(n * of_step if any(guided) else 0),
             )
         return self._programs[guided]
 
