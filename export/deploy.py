@@ -44,13 +44,13 @@ def deployed_models(
     Raises `BuildError` for one that cannot be exported or that TensorRT would refuse.
     """
     dtype, geometry = DTYPES[precision], networks.config.geometry()
-    modules = deployed(networks, dtype)
     n_x = networks.transformer.pos_embed.shape[1]
     rows = Rows(geometry.visual_frames, n_x, geometry.time_positions, geometry.width)
     for graph, batches in planned.items():
+        module = deployed(networks, graph, dtype)  # one at a time: those of large bundles fill the memory
         for batch in batches:
             contract = static_contracts(geometry, steps, batch)[graph]
-            yield graph, batch, deployed_model(modules[graph], contract, rows, dtype)
+            yield graph, batch, deployed_model(module, contract, rows, dtype)
 
 
 def deployed_model(module: nn.Module, contract: Contract, rows: Rows, dtype: torch.dtype) -> onnx.ModelProto:

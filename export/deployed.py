@@ -26,16 +26,16 @@ BLOCK, REDUCED = 12, 8
 """Vectors of a block in the modulation: six of each stream, or of the last block's context two."""
 
 
-def deployed(networks: Networks, dtype: torch.dtype) -> dict[str, nn.Module]:
-    """Modules by graph, computing in `dtype`; `networks` are left as they are."""
-    return {
-        "onset": Onset(networks.onset, dtype),
-        "visual": Visual(networks.visual, dtype),
-        "conditioner": Conditioner(copy.deepcopy(networks.transformer).float()),
-        "denoiser": Stepped(networks.transformer, dtype),
-        "decoder": Decoder(networks.decoder, dtype),
-        "vocoder": Vocoder(networks.vocoder, dtype),
-    }
+def deployed(networks: Networks, graph: str, dtype: torch.dtype) -> nn.Module:
+    """The module of a graph, computing in `dtype`: a copy; `networks` are left as they are."""
+    if graph == "visual":
+        return Visual(networks.visual, dtype)
+    if graph == "conditioner":
+        return Conditioner(copy.deepcopy(networks.transformer).float())
+    if graph == "denoiser":
+        return Stepped(networks.transformer, dtype)
+    kinds = {"onset": Onset, "decoder": Decoder, "vocoder": Vocoder}
+    return kinds[graph](networks.by_name()[graph], dtype)
 
 
 class Plain(nn.Module):
