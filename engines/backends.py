@@ -18,13 +18,21 @@ NEEDS = {
     "cuda": ("gpu", ("torch", "triton", "safetensors")),
     "onnxruntime": ("cpu", ("onnxruntime",)),
     "openvino": ("openvino", ("openvino",)),
+    "tensorrt": ("trt", ("tensorrt", "cuda")),
     "eager": ("export", ("torch", "safetensors")),
 }
 """The extra that installs each backend and the import names it needs, best backend first."""
+ON_GPU = ("cuda", "tensorrt")
+"""Backends that compute on an NVIDIA GPU only. TensorRT is never chosen by itself: it needs plans."""
 DEVICES = ("cpu", "cuda")
-PRECISIONS = ("auto", "float32", "bfloat16", "int8", "fp8")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8", "fp8")
 """int8 and fp8 are the denoiser's linear layers only, and only when asked for: they change the sound."""
-ONLY = {"bfloat16": ("cuda", "openvino"), "int8": ("onnxruntime",), "fp8": ("cuda",)}
+ONLY = {
+    "bfloat16": ("cuda", "openvino"),
+    "float16": ("tensorrt",),
+    "int8": ("onnxruntime",),
+    "fp8": ("cuda",),
+}
 """The backends that have a precision, best first."""
 LARGE_BYTES = 100_000_000
 """Bundles of more weights than this repay the seconds that compiling their graphs takes."""
@@ -97,7 +105,8 @@ def available() -> dict[str, str]:
     for name, (extra, packages) in NEEDS.items():
         missing = [package for package in packages if find_spec(package) is None]
         reasons[name] = f"needs {' and '.join(missing)}: pip install 'taro-rt[{extra}]'" if missing else ""
-    reasons["cuda"] = reasons["cuda"] or gpu.why_not()
+    for name in ON_GPU:
+        reasons[name] = reasons[name] or gpu.why_not()
     return reasons
 
 
@@ -124,6 +133,13 @@ def load_engines(
 
         loaded = load_cuda(bundle, choice.precision)
         return Engines(**loaded.graphs, choice=choice, window=loaded.window, watch=watch)
+    if choice.backend == "tensorrt":
+        from taro_rt.engines.trt import load_plans, load_trt
+        from taro_rt.engines.trt_window import TrtWindow
+
+        plans = load_plans(bundle, choice.precision)
+        chained = TrtWindow(plans, bundle.manifest.geometry)
+        return Engines(**load_trt(bundle, plans), choice=choice, window=chained, watch=watch)
     if choice.backend == "onnxruntime":
         from taro_rt.engines.ort import load_ort
 
@@ -166,13 +182,14 @@ def choose_for(
     ready = [name for name, reason in reasons.items() if not reason]
     if not ready:
         raise BackendUnavailable(f"no backend is installed; {'; '.join(reasons.values())}")
-    if device != "cpu" and "cuda" in ready and "cuda" in ONLY.get(precision, ("cuda",)):
-        return _asked_for("cuda", device, precision, "there is a GPU for it")
+    # Not by itself where there is a GPU: before a record of its times and likeness is there, it is to be asked for.
+    if device == "cuda" and "cuda" in ready and "cuda" in ONLY.get(precision, ("cuda",)):
+        return _asked_for("cuda", device, precision, "device cuda was asked for")
     if precision in ONLY:
         return _asked_for(ONLY[precision][-1], device, precision)
     if (why_not := _why_not_openvino(n_bytes, reasons["openvino"], device, precision)) is None:
         return Choice("openvino", "bfloat16", "this processor computes in bfloat16")
-    usable = [name for name in ready if name != "cuda" and (name != "openvino" or device != "cuda")]
+    usable = [name for name in ready if name not in ON_GPU and (name != "openvino" or device != "cuda")]
     if not usable:
         raise BackendUnavailable(f"device {device}: {reasons['onnxruntime']}")
     return Choice(usable[0], "float32", why_not)
@@ -204,8 +221,8 @@ def _asked_for(backend: str, device: str | None, precision: str, why: str = "ask
         raise BackendUnavailable(f"backend {backend} {reasons[backend]}; {others}")
     if backend not in ONLY.get(precision, (backend,)):
         raise OptionsError(f"precision: {backend} has no {precision}; use {' or '.join(ONLY[precision])}")
-    if backend == "cuda":
-        return Choice(backend, _on_gpu(device, precision), why)
+    if backend in ON_GPU:
+        return Choice(backend, _on_gpu(backend, device, precision), why)
     if precision == "int8" and device == "cuda":
         raise OptionsError("precision: int8 is for the CPU only, got device 'cuda'; leave it out")
     if backend != "openvino":
@@ -219,10 +236,13 @@ def _asked_for(backend: str, device: str | None, precision: str, why: str = "ask
     return Choice(backend, precision, why)
 
 
-def _on_gpu(device: str | None, precision: str) -> str:
-    """The precision of the cuda backend. Raises for what it cannot do."""
+def _on_gpu(backend: str, device: str | None, precision: str) -> str:
+    """The precision of a backend for GPUs. Raises for what it cannot do."""
     if device == "cpu":
-        raise OptionsError("device: cuda computes on an NVIDIA GPU only, got 'cpu'; use another backend")
+        raise OptionsError(
+            f"device: {backend} computes on an NVIDIA GPU only, got 'cpu'; use another backend"
+        )
     if precision == "fp8" and (why_not := gpu.why_not(gpu.FP8)):
         raise BackendUnavailable(f"precision fp8 {why_not}; use bfloat16")
-    return "bfloat16" if precision == "auto" else precision
+    fastest = "float16" if backend == "tensorrt" else "bfloat16"
+    return fastest if precision == "auto" else precision

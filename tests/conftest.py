@@ -12,6 +12,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from command import Run
+    from deployed_files import Files
     from typer.testing import Result
 
     from taro_rt import Clip, Pipeline
@@ -96,6 +97,15 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
     make_tiny_bundle(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def frame_wise_files(tmp_path_factory: pytest.TempPathFactory) -> "Files":
+    """The static ONNX files of tiny networks of the frame-wise form, in both precisions."""
+    from deployed_files import write_files
+    from make_tiny_bundle import FRAME_WISE
+
+    return write_files(FRAME_WISE, tmp_path_factory.mktemp("frame-wise"))
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def engines(bundle: Bundle) -> Engines:
 
 def test_auto_takes_onnx_runtime(bundle: Bundle) -> None:
     reasons = available()
-    assert list(reasons) == ["cuda", "onnxruntime", "openvino", "eager"]
+    assert list(reasons) == ["cuda", "onnxruntime", "openvino", "tensorrt", "eager"]
     assert (reasons["onnxruntime"], reasons["eager"]) == ("", "")
     loaded = load_engines(bundle)
     assert loaded.backend == "onnxruntime"
@@ -78,7 +78,7 @@ def test_a_missing_backend_tells_the_command_and_what_is_there(
 
 def test_unknown_choices_are_usage_errors_that_list_the_known_ones(bundle: Bundle) -> None:
     with pytest.raises(
-        OptionsError, match="expected auto, cuda, onnxruntime, openvino, eager, got 'tensorflow'"
+        OptionsError, match="expected auto, cuda, onnxruntime, openvino, tensorrt, eager, got 'tensorflow'"
     ):
         load_engines(bundle, "tensorflow")
     with pytest.raises(OptionsError, match="expected one of cpu, cuda, got 'tpu'"):

@@ -104,7 +104,7 @@ class MMDiT(nn.Module):
             x_mod = self._rows(parts[2 * i + 1], x.shape[1])
             context, x = block(context, x, context_mod, x_mod)
         shift, scale = self._rows(final, x.shape[1]).unbind(2)
-        return self._unpatchify(self.final_layer.linear(modulate(x, shift, scale)))
+        return self.unpatchify(self.final_layer.linear(modulate(x, shift, scale)))
 
     def forward(
         self, latents: Tensor, times: Tensor, onset: Tensor, features: Tensor, keep: Tensor
@@ -151,7 +151,8 @@ class MMDiT(nn.Module):
         at = (torch.arange(n_tokens, device=vectors.device) * n_t) // n_tokens
         return vectors.index_select(1, at)
 
-    def _unpatchify(self, values: Tensor) -> Tensor:
+    def unpatchify(self, values: Tensor) -> Tensor:
+        """Values of patches [b, m, p q c] to latents [b, c, h, w]."""
         h, w = self.grid
         p, q = self.config.patch
         grid = values.reshape(-1, h, w, p, q, self.geometry.latent_channels)
