@@ -182,7 +182,7 @@ def choose_for(
     ready = [name for name, reason in reasons.items() if not reason]
     if not ready:
         raise BackendUnavailable(f"no backend is installed; {'; '.join(reasons.values())}")
-    # Not by itself where there is a GPU: before a record of its times and likeness is there, it is to be asked for.
+    # Not by itself where there is a GPU: none of it has run on one yet.
     if device == "cuda" and "cuda" in ready and "cuda" in ONLY.get(precision, ("cuda",)):
         return _asked_for("cuda", device, precision, "device cuda was asked for")
     if precision in ONLY:

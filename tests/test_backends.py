@@ -85,7 +85,9 @@ def test_unknown_choices_are_usage_errors_that_list_the_known_ones(bundle: Bundl
         load_engines(bundle, device="tpu")
     with pytest.raises(OptionsError, match="threads: expected 1 to 512, got 0"):
         load_engines(bundle, threads=0)
-    with pytest.raises(OptionsError, match="expected one of auto, float32, bfloat16, int8, fp8, got 'int4'"):
+    with pytest.raises(
+        OptionsError, match="expected one of auto, float32, bfloat16, float16, int8, fp8, got 'int4'"
+    ):
         load_engines(bundle, precision="int4")
     with pytest.raises(OptionsError, match="precision: onnxruntime has no bfloat16; use cuda or openvino"):
         load_engines(bundle, "onnxruntime", precision="bfloat16")

@@ -46,15 +46,16 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 @pytest.mark.parametrize(
     ("precision", "chosen"), [("auto", "bfloat16"), ("float32", "float32"), ("fp8", "fp8")]
 )
-def test_a_gpu_is_taken_by_itself(machine: Machine, precision: str, chosen: str) -> None:
+def test_a_gpu_is_taken_when_it_is_asked_for(machine: Machine, precision: str, chosen: str) -> None:
     machine(H200)
-    choice = choose_for(1000, precision=precision)
+    choice = choose_for(1000, device="cuda", precision=precision)
     assert (choice.backend, choice.precision) == ("cuda", chosen)
-    assert choice.reason == "there is a GPU for it"
+    assert choice.reason == "device cuda was asked for"
 
 
-def test_a_gpu_is_left_alone_for_the_cpu_and_for_eight_bits_of_it(machine: Machine) -> None:
+def test_a_gpu_is_left_alone_unless_asked_for_and_for_eight_bits_of_the_cpu(machine: Machine) -> None:
     machine(H200)
+    assert choose_for(1000).backend == "onnxruntime"
     assert choose_for(1000, device="cpu").backend == "onnxruntime"
     assert choose_for(1000, precision="int8").backend == "onnxruntime"
 
@@ -138,7 +139,7 @@ def test_loading_it_goes_through_the_same_door(
     machine(H200)
     load = cuda.load_cuda
     monkeypatch.setattr(cuda, "load_cuda", lambda bundle, precision: load(bundle, precision, "cpu", False))
-    engines = load_engines(Bundle.open(tiny_bundle))
+    engines = load_engines(Bundle.open(tiny_bundle), device="cuda")
     assert (engines.backend, engines.choice.precision) == ("cuda", "bfloat16")
     assert engines.window is not None and engines.window.memory_mb > 0
     engines.close()
