@@ -80,8 +80,8 @@ class Visual(nn.Module):
         self.head, self.dtype = copy.deepcopy(net.video_project_head).float(), dtype
 
     def forward(self, frames: Tensor) -> Tensor:
-        maps = self.encoder(frames.to(self.dtype).transpose(1, 2)).float()
-        return F.normalize(self.head(maps.mean(dim=(3, 4))), dim=2, eps=1e-12)
+        maps = self.encoder(frames.to(self.dtype)).float().mean(dim=(3, 4))  # [b, c, t]
+        return F.normalize(self.head(maps.transpose(1, 2)), dim=2, eps=1e-12)
 
 
 class Stepped(nn.Module):
