@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py                              the published size, under 10 minutes
     python benchmarks/gpu.py --bundle build/published     the same with a bundle: ONNX Runtime reads its graph
+    python benchmarks/gpu.py --backend tensorrt --bundle FOLDER   TensorRT beside it, by plans that are there
     python benchmarks/gpu.py --device cpu --small -o FILE a rehearsal on any machine; its numbers mean nothing
 
 Parity comes first, and what fails it is not timed. Writes benchmarks/results/<device>/gpu.json, and what one
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_chain as chained
+import tensorrt_rows
 import torch
 from gpu_kernels import ceilings, table, vocoders
 from gpu_parity import RELEASED, Oracle
@@ -30,6 +32,7 @@ from gpu_rows import ablation, others
 from gpu_work import Plan, Record, Work, attempted
 
 from taro_rt.engines import gpu
+from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.errors import OptionsError, TaroError
 from taro_rt.runtime.bench.record import commit
 
@@ -80,12 +83,14 @@ def read_plan(args: argparse.Namespace) -> Plan:
         raise OptionsError("device: expected --small with cpu, which only rehearses, got the published size")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise OptionsError(f"device cuda: {gpu.why_not() or 'this PyTorch is not built for CUDA'}")
+    if args.backend == "tensorrt" and not args.bundle:
+        raise OptionsError("backend tensorrt: expected --bundle, the one that plans were built of, got none")
     small = {"runs": args.runs or 2, "reference_runs": 2, "takes": (1, 2), "steps": 3, "gemm_side": 256}
     small |= {"copy_bytes": 1 << 22, "rehearsal": True} if args.device == "cpu" else {}
     bundle = args.bundle or ("default" if args.small else None)
     if args.small:
         return Plan(args.device, bundle, **small)
-    return Plan(args.device, bundle, runs=args.runs or 200)
+    return Plan(args.device, bundle, runs=args.runs or 200, tensorrt=args.backend == "tensorrt")
 
 
 def read_target(args: argparse.Namespace) -> Path:
@@ -163,6 +168,9 @@ def timed(work: Work, record: Record) -> None:
         "cold_start": lambda: chained.cold_start(work),
         "others": lambda: list(others(work)),
     }
+    if work.plan.tensorrt and work.plan.bundle:
+        plans_of = Bundle.open(work.plan.bundle)
+        parts["tensorrt"] = lambda: tensorrt_rows.measure(plans_of)
     for name, make in parts.items():
         say(name)
         late = work.plan.left_s() <= 0
@@ -247,6 +255,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--bundle", help="a bundle folder; the published size without trained weights if left out"
     )
+    parser.add_argument("--backend", choices=("cuda", "tensorrt"), default="cuda", help="tensorrt: both")
     parser.add_argument("--small", action="store_true", help="the embedded bundle, and little of everything")
     parser.add_argument("--runs", type=int, help="of the whole chain, 200 if left out")
     parser.add_argument("-o", "--output", help="another file than results/<device>/gpu.json")

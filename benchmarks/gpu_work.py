@@ -46,6 +46,8 @@ class Plan:
     steps: int | None = None
     gemm_side: int = 8192
     copy_bytes: int = 2 << 30
+    tensorrt: bool = False
+    """Whether the bundle's TensorRT plans are measured, too."""
     began: float = field(default_factory=time.perf_counter)
 
     def left_s(self) -> float:

@@ -116,6 +116,7 @@ def test_the_profile_lists_what_a_window_launched(record: dict[str, Any]) -> Non
     [
         (["--device", "cpu"], "device: expected --small with cpu"),
         (["--device", "cpu", "--small"], "output: expected -o FILE with --small"),
+        (["--device", "cpu", "--small", "--backend", "tensorrt"], "backend tensorrt: expected --bundle"),
         (
             ["--device", "cpu", "--small", "-o", ROOT / "benchmarks" / "results" / "x" / "gpu.json"],
             "output: expected no rehearsal under",
@@ -126,7 +127,7 @@ def test_the_profile_lists_what_a_window_launched(record: dict[str, Any]) -> Non
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
         ),
     ],
-    ids=["whole on a CPU", "nowhere to write", "among results", "without a GPU"],
+    ids=["whole on a CPU", "nowhere to write", "no plans", "among results", "without a GPU"],
 )
 def test_what_would_pass_for_a_measurement_is_refused(
     arguments: list[object], expected: str, monkeypatch: pytest.MonkeyPatch
