@@ -11,6 +11,7 @@ import math
 import zlib
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ from taro_rt.engines.nets.config import PUBLISHED, NetworkConfig, TransformerCon
 from taro_rt.engines.nets.networks import Networks
 from taro_rt.engines.nets.tables import position_table
 from taro_rt.engines.nets.vae import Vae
-from taro_rt.export.checkpoints import State
+
+if TYPE_CHECKING:  # it reads files with packages that drawing numbers does not need
+    from taro_rt.export.checkpoints import State
 
 NETS = ("transformer", "visual", "onset", "vae", "vocoder")
 DEPTHS = {

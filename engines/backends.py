@@ -7,22 +7,33 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Protocol
 
+from taro_rt.engines import gpu
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.contract import Array, Contract
 from taro_rt.engines.errors import BackendUnavailable, OptionsError
 from taro_rt.engines.watch import Watch
+from taro_rt.engines.window import Window
 
 NEEDS = {
+    "cuda": ("gpu", ("torch", "triton", "safetensors")),
     "onnxruntime": ("cpu", ("onnxruntime",)),
     "openvino": ("openvino", ("openvino",)),
+    "tensorrt": ("trt", ("tensorrt", "cuda")),
     "eager": ("export", ("torch", "safetensors")),
 }
 """The extra that installs each backend and the import names it needs, best backend first."""
+ON_GPU = ("cuda", "tensorrt")
+"""Backends that compute on an NVIDIA GPU only. TensorRT is never chosen by itself: it needs plans."""
 DEVICES = ("cpu", "cuda")
-PRECISIONS = ("auto", "float32", "bfloat16", "int8")
-"""int8 is the denoiser's linear layers only, and only when asked for: it changes the sound."""
-ONLY = {"bfloat16": "openvino", "int8": "onnxruntime"}
-"""The one backend that has a precision."""
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8", "fp8")
+"""int8 and fp8 are the denoiser's linear layers only, and only when asked for: they change the sound."""
+ONLY = {
+    "bfloat16": ("cuda", "openvino"),
+    "float16": ("tensorrt",),
+    "int8": ("onnxruntime",),
+    "fp8": ("cuda",),
+}
+"""The backends that have a precision, best first."""
 LARGE_BYTES = 100_000_000
 """Bundles of more weights than this repay the seconds that compiling their graphs takes."""
 
@@ -69,6 +80,8 @@ class Engines:
     decoder: Engine
     vocoder: Engine
     choice: Choice
+    window: Window | None = None
+    """All of them chained on a device, where the backend has that."""
     watch: Watch = field(default_factory=Watch)
     """Who is asked during long runs; `eager` asks nobody: Python hears Ctrl-C between its operations."""
 
@@ -78,9 +91,11 @@ class Engines:
         return self.choice.backend
 
     def close(self) -> None:
-        """Close all six."""
+        """Close all."""
         for engine in (self.onset, self.visual, self.conditioner, self.denoiser, self.decoder, self.vocoder):
             engine.close()
+        if self.window is not None:
+            self.window.close()
         self.watch.close()
 
 
@@ -90,6 +105,8 @@ def available() -> dict[str, str]:
     for name, (extra, packages) in NEEDS.items():
         missing = [package for package in packages if find_spec(package) is None]
         reasons[name] = f"needs {' and '.join(missing)}: pip install 'taro-rt[{extra}]'" if missing else ""
+    for name in ON_GPU:
+        reasons[name] = reasons[name] or gpu.why_not()
     return reasons
 
 
@@ -111,6 +128,18 @@ def load_engines(
         raise OptionsError(f"threads: expected 1 to {MOST_THREADS}, got {threads}")
     choice, watch = choose(bundle, backend, device, precision), Watch()
     engines: Mapping[str, Engine]
+    if choice.backend == "cuda":
+        from taro_rt.engines.cuda import load_cuda
+
+        loaded = load_cuda(bundle, choice.precision)
+        return Engines(**loaded.graphs, choice=choice, window=loaded.window, watch=watch)
+    if choice.backend == "tensorrt":
+        from taro_rt.engines.trt import load_plans, load_trt
+        from taro_rt.engines.trt_window import TrtWindow
+
+        plans = load_plans(bundle, choice.precision)
+        chained = TrtWindow(plans, bundle.manifest.geometry)
+        return Engines(**load_trt(bundle, plans), choice=choice, window=chained, watch=watch)
     if choice.backend == "onnxruntime":
         from taro_rt.engines.ort import load_ort
 
@@ -123,7 +152,7 @@ def load_engines(
         from taro_rt.engines.eager import load_eager
 
         engines = load_eager(bundle, device or "cpu", threads)
-    return Engines(**engines, choice=choice, watch=watch)
+    return Engines(**engines, choice=choice, window=None, watch=watch)
 
 
 def choose(
@@ -153,11 +182,14 @@ def choose_for(
     ready = [name for name, reason in reasons.items() if not reason]
     if not ready:
         raise BackendUnavailable(f"no backend is installed; {'; '.join(reasons.values())}")
+    # Not by itself where there is a GPU: none of it has run on one yet.
+    if device == "cuda" and "cuda" in ready and "cuda" in ONLY.get(precision, ("cuda",)):
+        return _asked_for("cuda", device, precision, "device cuda was asked for")
     if precision in ONLY:
-        return _asked_for(ONLY[precision], device, precision)
+        return _asked_for(ONLY[precision][-1], device, precision)
     if (why_not := _why_not_openvino(n_bytes, reasons["openvino"], device, precision)) is None:
         return Choice("openvino", "bfloat16", "this processor computes in bfloat16")
-    usable = [name for name in ready if name != "openvino" or device != "cuda"]
+    usable = [name for name in ready if name not in ON_GPU and (name != "openvino" or device != "cuda")]
     if not usable:
         raise BackendUnavailable(f"device {device}: {reasons['onnxruntime']}")
     return Choice(usable[0], "float32", why_not)
@@ -178,8 +210,8 @@ def _why_not_openvino(n_bytes: int, missing: str, device: str | None, precision:
     return None if "bfloat16" in precisions() else "this processor has no bfloat16"
 
 
-def _asked_for(backend: str, device: str | None, precision: str) -> Choice:
-    """The choice of the one who named a backend, or a precision that only one has."""
+def _asked_for(backend: str, device: str | None, precision: str, why: str = "asked for") -> Choice:
+    """The choice of the one who named a backend, or a precision that only few have."""
     reasons = available()
     if backend not in reasons:
         raise OptionsError(f"backend: expected auto, {', '.join(reasons)}, got {backend!r}")
@@ -187,16 +219,30 @@ def _asked_for(backend: str, device: str | None, precision: str) -> Choice:
         ready = [name for name, reason in reasons.items() if not reason]
         others = f"available here: {', '.join(ready)}" if ready else "no other backend is installed"
         raise BackendUnavailable(f"backend {backend} {reasons[backend]}; {others}")
-    if ONLY.get(precision, backend) != backend:
-        raise OptionsError(f"precision: {backend} has no {precision}; use {ONLY[precision]}")
+    if backend not in ONLY.get(precision, (backend,)):
+        raise OptionsError(f"precision: {backend} has no {precision}; use {' or '.join(ONLY[precision])}")
+    if backend in ON_GPU:
+        return Choice(backend, _on_gpu(backend, device, precision), why)
     if precision == "int8" and device == "cuda":
         raise OptionsError("precision: int8 is for the CPU only, got device 'cuda'; leave it out")
     if backend != "openvino":
-        return Choice(backend, "int8" if precision == "int8" else "float32", "asked for")
+        return Choice(backend, "int8" if precision == "int8" else "float32", why)
     if device == "cuda":
         raise OptionsError("device: openvino computes on the CPU only, got 'cuda'; use onnxruntime")
     if precision == "auto":
         from taro_rt.engines.ov import precisions
 
         precision = precisions()[0]
-    return Choice(backend, precision, "asked for")
+    return Choice(backend, precision, why)
+
+
+def _on_gpu(backend: str, device: str | None, precision: str) -> str:
+    """The precision of a backend for GPUs. Raises for what it cannot do."""
+    if device == "cpu":
+        raise OptionsError(
+            f"device: {backend} computes on an NVIDIA GPU only, got 'cpu'; use another backend"
+        )
+    if precision == "fp8" and (why_not := gpu.why_not(gpu.FP8)):
+        raise BackendUnavailable(f"precision fp8 {why_not}; use bfloat16")
+    fastest = "float16" if backend == "tensorrt" else "bfloat16"
+    return fastest if precision == "auto" else precision

@@ -22,11 +22,15 @@ def cache_folder(backend: str, bundle: Bundle) -> Path | None:
     if asked == "off":
         return None
     user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    files = sorted((name, entry.sha256) for name, entry in bundle.manifest.files.items())
-    content = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
-    folder = (Path(asked) if asked else user / "taro-rt") / backend / content
+    folder = (Path(asked) if asked else user / "taro-rt") / backend / content_of(bundle)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK) else None
+
+
+def content_of(bundle: Bundle) -> str:
+    """What tells the content of a bundle's files from any other's."""
+    files = sorted((name, entry.sha256) for name, entry in bundle.manifest.files.items())
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from taro_rt.engines.bundle import Bundle
@@ -41,17 +39,21 @@ class EagerEngine:
         self._module = None
 
 
-def load_networks(bundle: Bundle) -> Networks:
-    """Build the bundle's networks, batch norms folded, with its weights as float32.
+def load_networks(bundle: Bundle, device: str = "cpu") -> Networks:
+    """Build the bundle's networks on a device, batch norms folded, with its weights as float32.
 
     Raises `BundleError` naming every tensor that is missing, unexpected or misshapen.
     """
-    networks = Networks.build(bundle.manifest.networks).fold()
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    with torch.device(device):
+        networks = Networks.build(bundle.manifest.networks).fold()
     faults = []
     for name, net in networks.by_name().items():
         path = bundle.weights(name)
         try:
-            state = {key: tensor.float() for key, tensor in load_file(path).items()}
+            state = {key: tensor.float() for key, tensor in load_file(path, device).items()}
         except SafetensorError as error:
             faults.append(f"{path.name}: expected a safetensors file ({error})")
             continue

@@ -214,7 +214,7 @@ def load_released(bundle: Bundle, recipe: Recipe | None = None, threads: int | N
         whole = ReleasedTransformer(transformer, head).bfloat16()
         engines["conditioner"] = PassingConditioner(contracts["conditioner"])
         engines["denoiser"] = EveryStepDenoiser(whole, contracts["denoiser"])
-    return Engines(**engines, choice=Choice("eager", "bfloat16", "as released"), watch=Watch())
+    return Engines(**engines, window=None, choice=Choice("eager", "bfloat16", "as released"), watch=Watch())
 
 
 def _bfloat16(net: MMDiT) -> MMDiT:

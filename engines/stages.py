@@ -21,6 +21,10 @@ RANGES = {
     ("vocoder", "mel"): (-1.0, 2.0),
 }
 """Mean and deviation of inputs that are not standard normal: what the pipeline feeds looks like this."""
+FULL = np.float32(255)
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+"""What the onset network's frames are normalised with, after / 255 (spec B2)."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def export_graph(path: Path, module: nn.Module, contract: Contract, places: Mapp
     """
     named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     stored = {name: places[id(tensor)] for name, tensor in named if id(tensor) in places}
-    model = _trace(module, contract)
+    model = trace(module, contract)
     graph = model.graph
     weights = [graph.initializers.pop(name) for name in stored if name in graph.initializers]
     for value in weights:  # as inputs the optimiser cannot fold them into transposed copies
@@ -46,7 +46,8 @@ def export_graph(path: Path, module: nn.Module, contract: Contract, places: Mapp
     ir.save(model, path)
 
 
-def _trace(module: nn.Module, contract: Contract) -> ir.Model:
+def trace(module: nn.Module, contract: Contract) -> ir.Model:
+    """`module` traced with the names and free axes of `contract`; not optimised. Raises `BuildError`."""
     letters = {n for spec in contract.inputs for n in spec.shape if isinstance(n, str)}
     dims = {letter: torch.export.Dim(letter, min=1) for letter in letters}
     shapes = {

@@ -1,1 +1,1 @@
-"""Fused Triton kernels, each beside its plain-PyTorch reference. Nothing here yet."""
+"""Fused Triton kernels, each beside its plain-PyTorch reference of the same signature."""

@@ -11,10 +11,15 @@ Video = Annotated[
     Path, typer.Argument(metavar="VIDEO", help="A video file.", show_default=False, readable=False)
 ]
 BundleOption = Annotated[str, typer.Option("--bundle", help='A bundle folder, or "default".')]
-Backend = Annotated[str, typer.Option("--backend", help="auto, onnxruntime, openvino or eager.")]
+Backend = Annotated[
+    str, typer.Option("--backend", help="auto, cuda, tensorrt, onnxruntime, openvino or eager.")
+]
 Precision = Annotated[
     str,
-    typer.Option("--precision", help="auto, float32, bfloat16 (openvino), int8 (another sound)."),
+    typer.Option(
+        "--precision",
+        help="auto, float32, bfloat16 (cuda, openvino), float16 (tensorrt); another sound: int8, fp8 (cuda).",
+    ),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.")]
 Threads = Annotated[

@@ -24,7 +24,7 @@ from taro_rt.runtime.arguments import (
     Video,
 )
 from taro_rt.runtime.terminal import session, show, show_each, warn
-from taro_rt.runtime.tools import bench, doctor, export, info, serve
+from taro_rt.runtime.tools import bench, doctor, export, info, plans, serve
 
 if TYPE_CHECKING:
     from taro_rt.runtime.finish import Keeping
@@ -187,7 +187,7 @@ def onsets(
         show({"output": str(output), "onsets": record["onsets"]}, json, [str(output)])
 
 
-for tool in (export, info, bench, serve, doctor):
+for tool in (export, plans, info, bench, serve, doctor):
     app.command()(tool)
 
 

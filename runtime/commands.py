@@ -131,6 +131,8 @@ def generate_file(
     for take, written in zip(record["takes"], exports, strict=True) if job.exports else ():
         take["exports"] = {export.kind: str(export.path) for export in written}
     record |= {"bundle": machine.name, **asdict(pipeline.engines.choice)}
+    if (window := pipeline.engines.window) is not None:
+        record["device_memory_mb"] = window.memory_mb
     return {**record, "timings_s": {stage: round(s, 4) for stage, s in seconds.items()}}, warnings
 
 

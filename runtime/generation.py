@@ -15,15 +15,16 @@ import numpy as np
 from taro_rt.engines.backends import Engines
 from taro_rt.engines.bundle import Manifest
 from taro_rt.engines.contract import Array
+from taro_rt.engines.window import Scene, Step, Window
 from taro_rt.runtime.audio import Audio, Spool
 from taro_rt.runtime.clip import Pictures
 from taro_rt.runtime.loudness import limit_peak
 from taro_rt.runtime.noise import START, STEP, draw_noise
 from taro_rt.runtime.onsets import Onset, check_within, curve, pick_onsets, render_logits
 from taro_rt.runtime.options import Options
-from taro_rt.runtime.prepare import OnsetLogits, visual_features
+from taro_rt.runtime.prepare import OnsetLogits, visual_features, visual_pixels
 from taro_rt.runtime.progress import Progress, report
-from taro_rt.runtime.sampler import evaluations, steps, time_grid
+from taro_rt.runtime.sampler import evaluations, linear_steps, steps, time_grid
 from taro_rt.runtime.source import Span
 from taro_rt.runtime.timing import Timings
 from taro_rt.runtime.velocity import LATENTS_PER_CALL, Asked, Conditions, velocities
@@ -60,9 +61,11 @@ class Generation:
         self._windows = whole if around is None else whole.over(around.start_s, _end_s(around, pictures))
         self.seeds = tuple(options.seed + k for k in range(options.takes))
         self.timings = Timings()
+        self._heard: OnsetLogits | None = None
         self._logits: Callable[[int], Array]
         if options.onsets is None:
-            self._logits = OnsetLogits(engines.onset, pictures, g, self.timings).until
+            self._heard = OnsetLogits(engines.onset, pictures, g, self.timings)
+            self._logits = self._heard.until
         else:
             check_within(options.onsets, pictures.duration_s)
             drawn = render_logits(options.onsets, whole.onset_length, g.onset_fps)
@@ -121,10 +124,35 @@ class Generation:
     def _samples(self) -> Iterator[Array]:
         """Samples [takes, n], piece by piece."""
         g, w = self._geometry, self._windows
+        fixed = linear_steps(self._settings, self._times) if self._guidance_every == 1 else None
+        if (window := self._engines.window) is not None and fixed is not None and len(self._whole) == 1:
+            yield self._at_once(window, fixed)
+            return
         latents = regroup(self._latents(), w.latent_offsets, g.latent_frames, axis=2)
         mels = merge(self._each("decoder", latents, self._mel), w.mel_offsets, axis=1)
         windows = regroup(mels, w.mel_offsets, g.mel_frames, axis=1)
         yield from merge(self._each("vocoder", windows, self._wave), w.sample_offsets, axis=1)
+
+    def _at_once(self, window: Window, fixed: tuple[Step, ...]) -> Array:
+        """The only window [takes, n], all of it on the device that has it."""
+        g, onset, frames = self._geometry, None, None
+        if self._heard is not None:
+            frames = self._heard.pixels_until(g.onset_values)
+        else:
+            self._pictures.onset_part(0, 1)  # nobody looks at them: else they would pile up
+            onset = self._logits(g.onset_values)
+        with self.timings("read"):
+            seen = visual_pixels(self._pictures.visual_part(0, g.visual_encode), 0, g)
+
+        def noise(k: int, first: int, n: int) -> Array:
+            stream, step = (START, 0) if k == 0 else (STEP, k - 1)
+            return draw_noise(self.seeds[first : first + n], stream, step, 0, g.latent_frames, g)
+
+        made = window(Scene(frames, onset, seen, fixed, len(self.seeds), noise))
+        if self._heard is not None and made.logits is not None:
+            self._heard.add(made.logits)
+        self.timings.seconds.update(made.seconds)
+        return made.wave
 
     def _latents(self) -> Iterator[Array]:
         """Finished latents [takes, channels, time, bins], piece by piece."""

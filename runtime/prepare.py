@@ -10,14 +10,10 @@ import numpy as np
 from taro_rt.engines.backends import Engine
 from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import OptionsError
-from taro_rt.engines.stages import Geometry
+from taro_rt.engines.stages import FULL, IMAGENET_MEAN, IMAGENET_STD, Geometry
 from taro_rt.runtime.clip import Pictures
 from taro_rt.runtime.resize import Frames, Pixels
 from taro_rt.runtime.timing import Timings
-
-FULL = np.float32(255)
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def check_frames(onset_frames: Pixels, visual_frames: Frames, geometry: Geometry) -> None:
@@ -40,10 +36,15 @@ def onset_input(frames: Pixels, offset: int, geometry: Geometry) -> Array:
 
     Centre crop, / 255, ImageNet mean and deviation (spec B2).
     """
+    pixels = onset_pixels(frames, offset, geometry).astype(np.float32) / FULL
+    return _channels_first((pixels - IMAGENET_MEAN) / IMAGENET_STD)
+
+
+def onset_pixels(frames: Pixels, offset: int, geometry: Geometry) -> Pixels:
+    """What one segment sees of its frames, [segment, crop, crop, 3] in 0 .. 255."""
     edge = (geometry.onset_resize - geometry.onset_crop) // 2
     inner = slice(edge, edge + geometry.onset_crop)
-    pixels = _still(frames, offset, geometry.onset_segment)[:, inner, inner].astype(np.float32) / FULL
-    return _channels_first((pixels - IMAGENET_MEAN) / IMAGENET_STD)
+    return _still(frames, offset, geometry.onset_segment)[:, inner, inner]
 
 
 def visual_input(frames: Frames, offset: int, geometry: Geometry) -> Array:
@@ -52,8 +53,13 @@ def visual_input(frames: Frames, offset: int, geometry: Geometry) -> Array:
     As many frames as there are, up to `visual_encode`: the network sees some ahead of the `visual_frames`
     whose features are kept. Fewer than those are filled up.
     """
+    return _channels_first(visual_pixels(frames, offset, geometry).astype(np.float32) / FULL)
+
+
+def visual_pixels(frames: Pixels, offset: int, geometry: Geometry) -> Pixels:
+    """The same as bytes [t, size, size, 3]."""
     t = min(max(len(frames) - offset, geometry.visual_frames), geometry.visual_encode)
-    return _channels_first(_still(frames, offset, t).astype(np.float32) / FULL)
+    return _still(frames, offset, t)
 
 
 class OnsetLogits:
@@ -78,11 +84,28 @@ class OnsetLogits:
                 frames = self._pictures.onset_part(self._n_made, segment)
             with self._timings("onset"):
                 logits = self._engine(frames=onset_input(frames, 0, self._geometry))["logits"][0]
-            if self._n_made + segment > len(self._made):
-                self._made = np.concatenate([self._made, np.zeros_like(self._made)])
-            self._made[self._n_made : self._n_made + segment] = logits
-            self._n_made += segment
+            self.add(logits)
         return self._made[:n_values]
+
+    def pixels_until(self, n_values: int) -> Pixels:
+        """What the next segments see [segments, segment, crop, crop, 3], up to logit `n_values`; `add` those.
+
+        For who makes them otherwise than with the engine."""
+        segment = self._geometry.onset_segment
+        parts = []
+        with self._timings("read"):
+            for first in range(self._n_made, n_values, segment):
+                frames = self._pictures.onset_part(first, segment)
+                parts.append(onset_pixels(frames, 0, self._geometry))
+        return np.stack(parts)  # type: ignore[return-value]  # all are of one type
+
+    def add(self, logits: Array) -> None:
+        """Go on with `logits` [n] that were made elsewhere."""
+        n_after = self._n_made + len(logits)
+        if n_after > len(self._made):
+            self._made = np.concatenate([self._made, np.zeros_like(self._made)])
+        self._made[self._n_made : n_after] = logits
+        self._n_made = n_after
 
 
 def visual_features(

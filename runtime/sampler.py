@@ -17,6 +17,7 @@ import numpy as np
 from taro_rt.engines.bundle import SamplerDefaults
 from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import OptionsError
+from taro_rt.engines.window import Step
 from taro_rt.runtime.options import METHODS
 
 PATHS = ("linear", "vp")
@@ -131,6 +132,29 @@ def exponential_step(x: Array, now: Prediction, s: float, before: Prediction | N
     return x + weight * slope
 
 
+def linear_steps(settings: SamplerDefaults, times: Array) -> tuple[Step, ...] | None:
+    """`steps` as numbers, for a device that runs the loop by itself; None where a step looks at others too.
+
+    Every step of "sde", "ode" and "dpm++" is linear in x, v and noise.
+    """
+    if settings.method not in ("sde", "ode", "dpm++") or settings.path not in PATHS:
+        return None
+    made, grid = [], [float(t) for t in times]
+    for i, (t, t_next) in enumerate(pairwise(grid)):
+        dt, is_last = t_next - t, i == len(grid) - 2
+        keep, push, spread = 1.0, dt, 0.0
+        if settings.method == "sde":
+            of_v, of_x = drift_terms(t, settings.path)
+            keep, push, spread = 1 + dt * of_x, dt * of_v, math.sqrt(2 * t * -dt)
+        elif settings.method == "dpm++":
+            kept = (t_next / t) ** 2
+            of_data = (1 - t_next) - kept * (1 - t)
+            keep, push, spread = kept + of_data, -t * of_data, t_next * math.sqrt(1 - (t_next / t) ** 2)
+        guidance = settings.guidance if is_guided(t, settings) else 1.0
+        made.append(Step(t, keep, push, 0.0 if is_last else spread, guidance))
+    return tuple(made)
+
+
 def evaluations(settings: SamplerDefaults) -> int:
     """How often the velocity is asked for."""
     return 2 * settings.steps - 1 if settings.method == "heun" else settings.steps
@@ -156,6 +180,12 @@ def guide(conditional: Array, null: Array, scale: float) -> Array:
 
 def drift(x: Array, v: Array, t: float, path: str) -> Array:
     """Drift of the reverse SDE with diffusion coefficient 2t, free of the division by t (spec D1)."""
+    of_v, of_x = drift_terms(t, path)
+    return of_v * v + x if of_x == 1 else of_v * v + of_x * x
+
+
+def drift_terms(t: float, path: str) -> tuple[float, float]:
+    """What the drift holds of v and of x."""
     if path == "linear":
-        return (2 - t) * v + x
-    return (1 + t * (2 / math.pi) / math.tan(math.pi * t / 2)) * v + t * x
+        return 2 - t, 1.0
+    return 1 + t * (2 / math.pi) / math.tan(math.pi * t / 2), t

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -20,6 +20,9 @@ from taro_rt.runtime.arguments import (
     Traceback,
 )
 from taro_rt.runtime.terminal import plain, session, show
+
+if TYPE_CHECKING:
+    from taro_rt.export.deploy import Precision as Narrow
 
 
 def export(
@@ -38,6 +41,9 @@ def export(
             readable=False,
         ),
     ] = None,
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="Build TensorRT plans of it, too, as `taro-rt plans` does.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is already there.")] = False,
     json: Json = False,
     traceback: Traceback = False,
@@ -47,13 +53,54 @@ def export(
         try:
             from taro_rt.export.layouts import Released
             from taro_rt.export.published import export_published, read_sizes
+
+            if tensorrt:
+                from taro_rt.export.tensorrt import build_plans, require
+
+                require()  # before minutes of work
         except ModuleNotFoundError as error:
             raise BackendUnavailable(f"export needs {error.name}: pip install 'taro-rt[export]'") from error
         files = Released(taro, visual, onset, audioldm2)
         config = read_sizes(networks) if networks else None
         record = export_published(files, output, config, storage, force, progress)
+        if tensorrt:
+            from taro_rt.engines.bundle import Bundle
+
+            made = build_plans(Bundle.open(output), tell=progress)
+            record["plans"] = {name: str(path) for name, path in made.items()}
     skipped = [f"skipped of {file}: {names}" for file, names in record["skipped"].items()]
     show(record, json, [record["bundle"], *skipped, f"licence: {record['licence']}"])
+
+
+def plans(
+    bundle: BundleOption = "default",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Where plans go; the cache if left out."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    level: Annotated[int, typer.Option(help="TensorRT's optimisation level, 0 to 5.")] = 3,
+    plugins: Annotated[bool, typer.Option(help="With our kernels inside, where Triton is installed.")] = True,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Leave weights in ONNX files beside the plans.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build anew what is already there.")] = False,
+    json: Json = False,
+    traceback: Traceback = False,
+) -> None:
+    """Build TensorRT plans of a bundle for this machine's GPU; --backend tensorrt reads them."""
+    with session(json, traceback) as progress:
+        try:
+            from taro_rt.export.tensorrt import BuildOptions, build_plans
+        except ModuleNotFoundError as error:
+            raise BackendUnavailable(
+                f"plans needs {error.name}: pip install 'taro-rt[trt,export]'"
+            ) from error
+        from taro_rt.engines.bundle import Bundle
+
+        options = BuildOptions(cast("Narrow", precision), level, plugins, strip, force)
+        made = build_plans(Bundle.open(bundle), output, options, progress)
+    show({name: str(path) for name, path in made.items()}, json, [str(path) for path in made.values()])
 
 
 def info(

@@ -1,7 +1,9 @@
 """Fixtures that several test files share."""
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +12,15 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from command import Run
+    from deployed_files import Files
     from typer.testing import Result
 
     from taro_rt import Clip, Pipeline
 
 settings.register_profile("taro-rt", deadline=None)  # a busy machine is no failure
 settings.load_profile("taro-rt")
+
+SUMMARY = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,6 +42,45 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="slow: minutes; run with -m slow"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests of a GPU are skipped where there is none; skipped here, they take one line of the summary."""
+    if item.get_closest_marker("gpu") and not has_gpu():
+        pytest.skip("gpu: there is no NVIDIA GPU here")
+
+
+@cache
+def has_gpu() -> bool:
+    """Whether tests of kernels have what they run on: a GPU, or Triton's interpreter instead of one."""
+    import torch
+
+    return torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture(autouse=True)
+def full_float32(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a GPU, references convolve in float32, not in TF32."""
+    if not request.node.get_closest_marker("gpu"):
+        yield
+        return
+    import torch
+
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+@pytest.fixture
+def add_to_summary(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Takes a line that stands in the run's summary."""
+    return request.config.stash.setdefault(SUMMARY, []).append
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """What tests added to it."""
+    for line in config.stash.get(SUMMARY, []):
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_cache() -> Iterator[None]:
     """No test reads or writes the user's cache."""
@@ -53,6 +97,15 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
     make_tiny_bundle(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def frame_wise_files(tmp_path_factory: pytest.TempPathFactory) -> "Files":
+    """The static ONNX files of tiny networks of the frame-wise form, in both precisions."""
+    from deployed_files import write_files
+    from make_tiny_bundle import FRAME_WISE
+
+    return write_files(FRAME_WISE, tmp_path_factory.mktemp("frame-wise"))
 
 
 @pytest.fixture(scope="module")

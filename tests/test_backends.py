@@ -46,7 +46,7 @@ def engines(bundle: Bundle) -> Engines:
 
 def test_auto_takes_onnx_runtime(bundle: Bundle) -> None:
     reasons = available()
-    assert list(reasons) == ["onnxruntime", "openvino", "eager"]
+    assert list(reasons) == ["cuda", "onnxruntime", "openvino", "tensorrt", "eager"]
     assert (reasons["onnxruntime"], reasons["eager"]) == ("", "")
     loaded = load_engines(bundle)
     assert loaded.backend == "onnxruntime"
@@ -77,15 +77,19 @@ def test_a_missing_backend_tells_the_command_and_what_is_there(
 
 
 def test_unknown_choices_are_usage_errors_that_list_the_known_ones(bundle: Bundle) -> None:
-    with pytest.raises(OptionsError, match="expected auto, onnxruntime, openvino, eager, got 'tensorflow'"):
+    with pytest.raises(
+        OptionsError, match="expected auto, cuda, onnxruntime, openvino, tensorrt, eager, got 'tensorflow'"
+    ):
         load_engines(bundle, "tensorflow")
     with pytest.raises(OptionsError, match="expected one of cpu, cuda, got 'tpu'"):
         load_engines(bundle, device="tpu")
     with pytest.raises(OptionsError, match="threads: expected 1 to 512, got 0"):
         load_engines(bundle, threads=0)
-    with pytest.raises(OptionsError, match="expected one of auto, float32, bfloat16, int8, got 'int4'"):
+    with pytest.raises(
+        OptionsError, match="expected one of auto, float32, bfloat16, float16, int8, fp8, got 'int4'"
+    ):
         load_engines(bundle, precision="int4")
-    with pytest.raises(OptionsError, match="precision: onnxruntime has no bfloat16; use openvino"):
+    with pytest.raises(OptionsError, match="precision: onnxruntime has no bfloat16; use cuda or openvino"):
         load_engines(bundle, "onnxruntime", precision="bfloat16")
     with pytest.raises(OptionsError, match="precision: eager has no int8; use onnxruntime"):
         load_engines(bundle, "eager", precision="int8")

@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "integrations": set(),
 }
 """Arrows point down only (by folder)."""
-TORCH_IN_ENGINES = re.compile(r"engines/(nets/(?!config\.py).*|eager\.py|released\.py|cuda\.py)")
+TORCH_IN_ENGINES = re.compile(
+    r"engines/(nets/(?!config\.py).*|eager\.py|released\.py|fused(_vocoder)?\.py|cuda(_\w+)?\.py)"
+)
 """Where an engine may know PyTorch and our kernels."""
 HEAVY = {"torch", "onnxruntime", "openvino", "av", "soundfile", "numpy"}
 AT_START = ("runtime/cli.py", "runtime/tools.py", "runtime/arguments.py", "src/taro_rt/__init__.py")

@@ -82,6 +82,25 @@ def test_logits_are_made_segment_by_segment_as_far_as_they_are_asked_for() -> No
     assert set(timings.seconds) == {"read", "onset"}
 
 
+def test_logits_go_on_from_those_that_were_made_elsewhere() -> None:
+    pixels = np.arange(135, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 128, 128, 3), np.uint8)
+    engine = MeanOnset(GEOMETRY)
+    clips = [Clip(None, pixels, pixels[:0]) for _ in range(2)]  # type: ignore[arg-type]
+    want = OnsetLogits(engine, clips[0], GEOMETRY, Timings()).until(150)
+    logits = OnsetLogits(engine, clips[1], GEOMETRY, Timings())
+    segments = logits.pixels_until(120)
+    assert segments.shape == (4, 30, 112, 112, 3) and segments.dtype == np.uint8
+    logits.add(
+        np.concatenate(
+            [
+                engine(frames=onset_input(s, 0, replace(GEOMETRY, onset_resize=112)))["logits"][0]
+                for s in segments
+            ]
+        )
+    )
+    np.testing.assert_array_equal(logits.until(150), want)
+
+
 @pytest.mark.parametrize(
     ("onset", "visual", "named"),
     [

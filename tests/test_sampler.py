@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from taro_rt.engines.bundle import SamplerDefaults
 from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import OptionsError
-from taro_rt.runtime.sampler import drift, guide, is_guided, sample, time_grid
+from taro_rt.runtime.sampler import drift, guide, is_guided, linear_steps, sample, time_grid
 
 RELEASED = SamplerDefaults(
     steps=25, guidance=8.0, guidance_low=0.0, guidance_high=0.7, method="sde", path="linear"
@@ -269,3 +269,36 @@ def test_an_unknown_method_or_path_is_named() -> None:
     for odd in (settings(method="rk4"), settings(path="cosine")):
         with pytest.raises(OptionsError, match=r"rk4|cosine"):
             sample(Recorder(), np.zeros(4, np.float32), no_noise, odd)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("sde", "linear"), ("sde", "vp"), ("ode", "linear"), ("dpm++", "linear")]
+)
+def test_steps_as_numbers_are_the_steps(method: str, path: str) -> None:
+    chosen = settings(method, 7, path)
+    rng = np.random.default_rng(0)
+    start, *noises = rng.standard_normal((8, 2, 3))  # float64: guidance blows rounding up
+
+    def conditional(x: Array, t: float) -> Array:
+        return np.sin(3 * x + t)
+
+    def velocity(x: Array, t: float, guided: bool) -> Array:
+        v = conditional(x, t)
+        return guide(v, -0.5 * x, chosen.guidance) if guided else v
+
+    want = sample(velocity, start, lambda i: noises[i], chosen)
+    numbers = linear_steps(chosen, time_grid(method, 7))
+    assert numbers is not None
+    x = start
+    for i, step in enumerate(numbers):
+        v = conditional(x, step.t)
+        if step.guided:
+            v = guide(v, -0.5 * x, step.guidance)
+        x = step.keep * x + step.push * v + (step.spread * noises[i] if step.spread else 0)
+    np.testing.assert_allclose(x, want, rtol=2e-5, atol=2e-5)
+    assert numbers[-1].spread == 0 and {step.guided for step in numbers} == {False, True}
+
+
+@pytest.mark.parametrize("method", ["heun", "dpm++2m"])
+def test_steps_that_look_at_others_are_no_numbers(method: str) -> None:
+    assert linear_steps(settings(method), time_grid(method, 25)) is None

@@ -15,8 +15,8 @@ from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.nets.frames import TemporalConv
 from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.visual import VisualNet
+from taro_rt.engines.stages import IMAGENET_MEAN, IMAGENET_STD
 from taro_rt.runtime.onsets import Onset, curve, render_logits
-from taro_rt.runtime.prepare import IMAGENET_MEAN, IMAGENET_STD
 from taro_rt.training.data import Pictures, Sounds, Views
 from taro_rt.training.fit import Recipe, fit
 from taro_rt.training.mel import LogMel

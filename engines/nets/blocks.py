@@ -80,16 +80,17 @@ class JointBlock(nn.Module):
         if self.last:
             k_c, v_c = self.context_block.attn.keys_values(context_in)
             q, k_x, v_x = qkv_x.chunk(3, -1)
-            attended = self._attend(q, torch.cat([k_c, k_x], 1), torch.cat([v_c, v_x], 1))
+            attended = self.attend(q, torch.cat([k_c, k_x], 1), torch.cat([v_c, v_x], 1))
             return context, self._finish(self.x_block, x, attended, first.gate, second)
         qkv_c = self.context_block.attn.qkv(context_in)
         q, k, v = torch.cat([qkv_c, qkv_x], 1).chunk(3, -1)
-        attended = self._attend(q, k, v)
+        attended = self.attend(q, k, v)
         first_c, second_c = halves(context_mod)
         context = self._finish(self.context_block, context, attended[:, :n], first_c.gate, second_c)
         return context, self._finish(self.x_block, x, attended[:, n:], first.gate, second)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of `heads` heads over tokens [b, n, d]."""
         q, k, v = (s.unflatten(2, (self.heads, -1)).transpose(1, 2) for s in (q, k, v))  # [b, h, n, 64]
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 

@@ -84,9 +84,14 @@ class MMDiT(nn.Module):
     def condition(self, times: Tensor, onset: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Modulation [s, b, n_t, V, d] at `times` [s] for `onset` [b, 120]; the null row's [s, 1, 1, V, d];
         context tokens [b, n, d] for `features` [b, n, dim]."""
-        t = self.t_embedder(timestep_features(times))[:, None, None]  # [s, 1, 1, d]
+        c, t, tokens = self.embed(times, onset, features)
+        return self._vectors(c), self._vectors(t), tokens
+
+    def embed(self, times: Tensor, onset: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What modulation is made of: [s, b, n_t, d], the null row's [s, 1, 1, d]; and context tokens."""
+        t = self.t_embedder(timestep_features(times))[:, None, None]
         y, tokens = self._embed(onset, features)
-        return self._vectors(t + y), self._vectors(t), tokens
+        return t + y, t, tokens
 
     def velocity(self, latents: Tensor, tokens: Tensor, modulation: Tensor) -> Tensor:
         """Velocity of `latents` [b, c, h, w], with `tokens` [b, n, d] and `modulation` [b, n_t, V, d]."""
@@ -99,7 +104,7 @@ class MMDiT(nn.Module):
             x_mod = self._rows(parts[2 * i + 1], x.shape[1])
             context, x = block(context, x, context_mod, x_mod)
         shift, scale = self._rows(final, x.shape[1]).unbind(2)
-        return self._unpatchify(self.final_layer.linear(modulate(x, shift, scale)))
+        return self.unpatchify(self.final_layer.linear(modulate(x, shift, scale)))
 
     def forward(
         self, latents: Tensor, times: Tensor, onset: Tensor, features: Tensor, keep: Tensor
@@ -125,12 +130,13 @@ class MMDiT(nn.Module):
     def _vectors(self, c: Tensor) -> Tensor:
         """All AdaLN vectors [..., V, d] of embeddings c [..., d], in the order the denoiser reads them."""
         active = F.silu(c)
-        vectors = torch.cat([layer(active) for layer in self._modulation_layers()], -1)
+        vectors = torch.cat([layer(active) for layer in self.modulation_layers()], -1)
         return vectors.unflatten(-1, (self.config.modulation_vectors, self.config.width))
 
-    def _modulation_layers(self) -> list[nn.Linear]:
+    def modulation_layers(self) -> list[nn.Linear]:
+        """Context's and x's of each block, then the final layer's: in the order of the vectors."""
         layers = []
-        for name, module in self.named_modules():  # context then x of each block, then the final layer
+        for name, module in self.named_modules():
             if name.endswith("adaLN_modulation.1") and isinstance(module, nn.Linear):
                 layers.append(module)
         return layers
@@ -145,7 +151,8 @@ class MMDiT(nn.Module):
         at = (torch.arange(n_tokens, device=vectors.device) * n_t) // n_tokens
         return vectors.index_select(1, at)
 
-    def _unpatchify(self, values: Tensor) -> Tensor:
+    def unpatchify(self, values: Tensor) -> Tensor:
+        """Values of patches [b, m, p q c] to latents [b, c, h, w]."""
         h, w = self.grid
         p, q = self.config.patch
         grid = values.reshape(-1, h, w, p, q, self.geometry.latent_channels)
@@ -161,7 +168,7 @@ class MMDiT(nn.Module):
             for name, parameter in embedder.named_parameters():
                 if name.endswith("weight"):
                     nn.init.normal_(parameter, std=0.02)
-        for layer in self._modulation_layers():
+        for layer in self.modulation_layers():
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.final_layer.linear.weight)
 

@@ -27,10 +27,12 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "vocoder": 1e-1,
     },
 }
+TOLERANCES["fp8"] = {**TOLERANCES["bfloat16"], "velocity": 0.1, "trajectory": 0.1}
 TOLERANCES["int8"] = {**TOLERANCES["float32"], "velocity": 0.1, "trajectory": 0.5}
 """Relative rms difference from float32 that a precision may have, by what is compared. Velocity and
 trajectory are those of given conditions; only the latter is guided. The trajectory of a backend in bfloat16
-is also held to that of the released recipe where the latter was measured. 8 bits change the sound: what that
+is also held to that of the released recipe where the latter was measured. fp8 is 5 % off on the embedded
+bundle's trajectory (computed on a CPU). 8 bits change the sound: what that
 costs is measured by benchmarks/fast.py, here only that nothing else is wrong."""
 
 

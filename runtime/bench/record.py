@@ -16,7 +16,6 @@ import numpy as np
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.machine import processor, usable_cores, vectors
 from taro_rt.engines.stages import GRAPHS
-from taro_rt.runtime.bench.workload import FPS
 
 Record = dict[str, Any]
 PACKAGES = ("taro-rt", "numpy", "av", "onnxruntime", "openvino", "torch")
@@ -72,6 +71,8 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 def workload_of(bundle: Bundle, seconds: float, height: int, takes: int, threads: int | None) -> Record:
     """What was computed."""
+    from taro_rt.runtime.bench.workload import FPS  # it needs PyAV, and a commit does not
+
     manifest = bundle.manifest
     return {
         "bundle": manifest.name,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from taro_rt.engines.backends import Engines, available, load_engines
+from taro_rt.engines.backends import ON_GPU, Engines, available, load_engines
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.errors import OptionsError
 
@@ -59,11 +59,13 @@ def exact_variants(backend: str = "auto") -> list[Variant]:
     """Every way of computing the same, as far as it is installed here: the released recipe, the same without
     one surplus part after the other, then the backends.
 
-    With `backend` named only that one, beside the baseline. Raises `OptionsError`.
+    With `backend` named only that one, beside the baseline. Raises `OptionsError`, also for one on a GPU.
     """
     reasons = available()
     if backend not in ("auto", *reasons):
         raise OptionsError(f"backend: expected auto, {', '.join(reasons)}, got {backend!r}")
+    if backend in ON_GPU:
+        raise OptionsError(f"backend: this measures processors, got {backend}; use benchmarks/gpu.py")
     wanted = [name for name, why in reasons.items() if not why and backend in ("auto", name)]
     found = [] if reasons["eager"] else _released(whole=backend != "auto")
     for name in ("eager", "onnxruntime", "openvino"):

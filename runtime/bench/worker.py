@@ -144,7 +144,7 @@ class Counted:
 def _counted(engines: Engines, bundle: Bundle, counts: dict[str, int]) -> Engines:
     config = bundle.manifest.networks
     counted = {name: Counted(getattr(engines, name), config, counts) for name in GRAPHS}
-    return Engines(**counted, choice=engines.choice, watch=engines.watch)
+    return Engines(**counted, window=None, choice=engines.choice, watch=engines.watch)
 
 
 def peak_mb() -> float | None:

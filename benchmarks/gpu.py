@@ -1,0 +1,266 @@
+"""The GPU engine on the GPU of this machine: does it compute the same, what does it take, beside what else.
+
+    python benchmarks/gpu.py                              the published size, under 10 minutes
+    python benchmarks/gpu.py --bundle build/published     the same with a bundle: ONNX Runtime reads its graph
+    python benchmarks/gpu.py --backend tensorrt --bundle FOLDER   TensorRT beside it, by plans that are there
+    python benchmarks/gpu.py --device cpu --small -o FILE a rehearsal on any machine; its numbers mean nothing
+
+Parity comes first, and what fails it is not timed. Writes benchmarks/results/<device>/gpu.json, and what one
+window launched as gpu-profile.json beside it. Weights are by the deterministic rule of golden.py unless a
+bundle is given: speed does not depend on values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import gpu_chain as chained
+import tensorrt_rows
+import torch
+from gpu_kernels import ceilings, table, vocoders
+from gpu_parity import RELEASED, Oracle
+from gpu_rows import ablation, others
+from gpu_work import Plan, Record, Work, attempted
+
+from taro_rt.engines import gpu
+from taro_rt.engines.bundle import Bundle
+from taro_rt.engines.errors import OptionsError, TaroError
+from taro_rt.runtime.bench.record import commit
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("taro-rt", "torch", "triton", "numpy", "onnxruntime-gpu", "onnxruntime", "av", "safetensors")
+PREDICTED: Record = {
+    "predicted": True,
+    "device": "A100",
+    "from": "a model of tiles in waves: 108 SMs, 1.8 us of ramp and tail, 1.3 us between kernels; not run",
+    "sampler_ms": {"graph and fused kernels": 46, "persistent kernels": 41},
+    "frames_to_wave_ms": 55,
+    "beside": "the paper states 580 ms on an A100; what it includes is not stated",
+}
+GOALS: Record = {
+    "device": "H200, batch 1, 8.16 s of sound",
+    "must": {"sampler_ms": 24, "frames_to_wave_ms": 32, "times_eager": 4},
+    "goal": {
+        "sampler_ms": 16,
+        "frames_to_wave_ms": 25,
+        "file_to_mp4_ms": 80,
+        "takes_per_s": 65,
+        "times_eager": 6,
+    },
+}
+
+
+def main() -> None:
+    args = _arguments()
+    try:
+        plan, target = read_plan(args), read_target(args)
+    except TaroError as error:
+        raise SystemExit(f"gpu.py: {error}") from None
+    record = measure(plan)
+    profile = record.pop("profile", [])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(record, indent=1) + "\n")
+    target.with_name(f"{target.stem}-profile.json").write_text(json.dumps(profile, indent=1) + "\n")
+    print(json.dumps(record, indent=1))
+    if not record["parity"]["bfloat16"]["passed"]:
+        raise SystemExit(f"not timed: {record['parity']['bfloat16']['why_not']}")
+    if failed := failures(record):
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+def read_plan(args: argparse.Namespace) -> Plan:
+    """What to measure. Raises `OptionsError`."""
+    if args.device == "cpu" and not args.small:
+        raise OptionsError("device: expected --small with cpu, which only rehearses, got the published size")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise OptionsError(f"device cuda: {gpu.why_not() or 'this PyTorch is not built for CUDA'}")
+    if args.backend == "tensorrt" and not args.bundle:
+        raise OptionsError("backend tensorrt: expected --bundle, the one that plans were built of, got none")
+    small = {"runs": args.runs or 2, "reference_runs": 2, "takes": (1, 2), "steps": 3, "gemm_side": 256}
+    small |= {"copy_bytes": 1 << 22, "rehearsal": True} if args.device == "cpu" else {}
+    bundle = args.bundle or ("default" if args.small else None)
+    if args.small:
+        return Plan(args.device, bundle, **small)
+    return Plan(args.device, bundle, runs=args.runs or 200, tensorrt=args.backend == "tensorrt")
+
+
+def read_target(args: argparse.Namespace) -> Path:
+    """The file to write. Raises `OptionsError` for a rehearsal among results."""
+    if args.output is None:
+        if args.small:
+            raise OptionsError("output: expected -o FILE with --small, which measures nothing to keep")
+        return RESULTS / device_slug() / "gpu.json"
+    target = Path(args.output).resolve()
+    if args.small and RESULTS.resolve() in target.parents:
+        raise OptionsError(
+            f"output: expected no rehearsal under {RESULTS}, got {target}; choose another folder"
+        )
+    return target
+
+
+def measure(plan: Plan) -> Record:
+    """The record. Nothing is timed unless parity passes."""
+    work = Work(plan)
+    record: Record = {
+        "rehearsal": plan.rehearsal,
+        "device": describe_device(plan.device),
+        "versions": versions(),
+        "commit": commit(),
+        "workload": {
+            "networks": plan.bundle or "published size, deterministic weights, not trained",
+            "window_s": work.geometry.window_s,
+            "sampler": vars(work.sampler),
+            "batch": 1,
+        },
+        "goals": GOALS,
+        "predictions": [PREDICTED],
+    }
+    say("parity")
+    oracle = Oracle(work)
+    released = oracle.released()
+    record["parity"] = {
+        "released_trajectory": float(f"{released:.3g}"),
+        "released_trajectory_of_the_script": RELEASED,
+        "bfloat16": oracle.check("bfloat16", released),
+    }
+    if plan.device == "cuda" and (why_not := gpu.why_not(gpu.FP8)):
+        record["parity"]["fp8"] = {"missing": why_not}
+    else:
+        record["parity"]["fp8"] = oracle.check("fp8", released)
+    if not record["parity"]["bfloat16"]["passed"]:
+        return record
+    del oracle
+    if plan.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    timed(work, record)
+    record["seconds"] = round(plan.seconds - plan.left_s(), 1)
+    return record
+
+
+def timed(work: Work, record: Record) -> None:
+    """All that takes time, the longest last; what no time is left for says so."""
+    record["ceilings"] = most = ceilings(work)
+    in_fp8 = record["parity"]["fp8"]
+    why_not_fp8 = in_fp8.get("missing") or in_fp8["why_not"]
+    started = time.perf_counter()
+    loaded = work.load("bfloat16")
+    load_s = round(time.perf_counter() - started, 3)
+    parts: dict[str, Any] = {
+        "chain": lambda: {"load_s": load_s, **chained.chain(work, loaded, most)},
+        "memory": lambda: chained.memory(loaded, work.plan.device),
+        "takes": lambda: list(chained.takes(work, loaded)),
+        "file": lambda: chained.file_to_mp4(work, loaded),
+        "profile": lambda: chained.profile(work, loaded),
+        "reference": lambda: chained.reference_chain(work),
+        "ablation": lambda: list(ablation(work, why_not_fp8)),
+        "kernels": lambda: list(table(work, most)),
+        "vocoders": lambda: list(vocoders(work)),
+        "cold_start": lambda: chained.cold_start(work),
+        "others": lambda: list(others(work)),
+    }
+    if work.plan.tensorrt and work.plan.bundle:
+        plans_of = Bundle.open(work.plan.bundle)
+        parts["tensorrt"] = lambda: tensorrt_rows.measure(plans_of)
+    for name, make in parts.items():
+        say(name)
+        late = work.plan.left_s() <= 0
+        record[name] = {"missing": "not run: no time was left"} if late else attempted(make)
+    record["ratios"] = ratios(record)
+    for engine in loaded.graphs.values():
+        engine.close()
+    loaded.window.close()
+
+
+def failures(record: Record) -> list[str]:
+    """Parts, and rows of parts, that raised an error."""
+    found = []
+    for name, part in record.items():
+        rows = part if isinstance(part, list) else [part]
+        found += [f"{name}: {row['failed']}" for row in rows if isinstance(row, dict) and "failed" in row]
+    return found
+
+
+def ratios(record: Record) -> Record:
+    """How many times as fast as plain PyTorch in the same run, of the medians."""
+    made: Record = {}
+    chain, reference = record["chain"], record["reference"]
+    if "frames_to_wave_ms" in chain and "frames_to_wave_ms" in reference:
+        ours = chain["frames_to_wave_ms"]["p50"]
+        made["frames_to_wave"] = round(reference["frames_to_wave_ms"]["p50"] / ours, 2)
+    rows = record["ablation"] if isinstance(record["ablation"], list) else []
+    base = next((row["sampler_ms"]["p50"] for row in rows if "sampler_ms" in row), None)
+    for row in rows:
+        if base and "sampler_ms" in row:
+            made[row["name"]] = round(base / row["sampler_ms"]["p50"], 2)
+    return made
+
+
+def describe_device(device: str) -> Record:
+    """What it was computed on."""
+    if device == "cpu":
+        return {"name": "processor, for a rehearsal"}
+    found = torch.cuda.get_device_properties(0)
+    about: Record = {
+        "name": found.name,
+        "capability": f"{found.major}.{found.minor}",
+        "memory_mb": found.total_memory >> 20,
+        "multiprocessors": found.multi_processor_count,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+    if shutil.which("nvidia-smi"):
+        fields = ("driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")
+        command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader", "-i", "0"]
+        said = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        about |= dict(zip(fields, (part.strip() for part in said.split(",")), strict=False))
+    return about
+
+
+def device_slug() -> str:
+    """The name of the device as that of a folder."""
+    return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(0).lower()).strip("-")
+
+
+def versions() -> Record:
+    """Of what matters, as far as it is installed."""
+    found: Record = {"python": sys.version.split()[0]}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def say(what: str) -> None:
+    """Where the work is."""
+    print(f"gpu.py: {what}", file=sys.stderr, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument(
+        "--bundle", help="a bundle folder; the published size without trained weights if left out"
+    )
+    parser.add_argument("--backend", choices=("cuda", "tensorrt"), default="cuda", help="tensorrt: both")
+    parser.add_argument("--small", action="store_true", help="the embedded bundle, and little of everything")
+    parser.add_argument("--runs", type=int, help="of the whole chain, 200 if left out")
+    parser.add_argument("-o", "--output", help="another file than results/<device>/gpu.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

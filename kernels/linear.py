@@ -1,0 +1,210 @@
+"""The linear layers of both streams in one launch, with bias and, where asked, GELU on the way out (spec B4).
+
+Context and x have weights of their own but the same depth. The context's product is too small to fill a GPU:
+beside that of x it costs no launch and next to no time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from taro_rt.kernels.launch import Launch
+from taro_rt.kernels.switch import is_used, refuse
+
+
+@dataclass(frozen=True)
+class LinearTiles:
+    """How a launch is cut: a program makes `rows` x `columns` values, `depth` of the products at a time."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+
+LINEAR_TILES = (
+    LinearTiles(128, 128, 64, 8, 3),
+    LinearTiles(128, 64, 64, 4, 3),
+    LinearTiles(64, 64, 64, 4, 4),
+    LinearTiles(32, 64, 64, 4, 4),
+)
+"""From the largest. None spills registers on sm_80, sm_90 or sm_120 (`offline`)."""
+PROGRAMS = 108
+"""A launch should fill the A100's 108 multiprocessors (H100 and H200: 132)."""
+
+
+@triton.jit
+def linear_streams_kernel(
+    context, x, context_weight, x_weight, context_bias, x_bias, context_out, x_out,
+    context_rows, x_rows, context_columns, x_columns, context_programs,
+    D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    GELU: tl.constexpr, F32_DOTS: tl.constexpr,
+):  # fmt: skip
+    """A program per tile of outputs, the context's first; row-major everywhere, a weight is [columns, D]."""
+    program = tl.program_id(0)
+    if program < context_programs:
+        a, weight, bias, out = context, context_weight, context_bias, context_out
+        n_rows, n_columns = context_rows, context_columns
+    else:
+        a, weight, bias, out = x, x_weight, x_bias, x_out
+        n_rows, n_columns = x_rows, x_columns
+        program -= context_programs
+    across = tl.cdiv(n_columns, COLUMNS)
+    row = program // across * ROWS + tl.arange(0, ROWS)
+    column = program % across * COLUMNS + tl.arange(0, COLUMNS)
+    is_row, is_column = (row < n_rows)[:, None], (column < n_columns)[:, None]
+    depth = tl.arange(0, DEPTH)
+    a_at = a + row.to(tl.int64)[:, None] * D + depth[None, :]
+    weight_at = weight + column[:, None] * D + depth[None, :]
+    acc = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for first in range(0, D, DEPTH):
+        if D % DEPTH == 0:
+            a_block = tl.load(a_at + first, is_row, 0.0)
+            w_block = tl.load(weight_at + first, is_column, 0.0)
+        else:
+            inside = (first + depth < D)[None, :]
+            a_block = tl.load(a_at + first, is_row & inside, 0.0)
+            w_block = tl.load(weight_at + first, is_column & inside, 0.0)
+        if F32_DOTS:
+            acc += tl.dot(a_block, tl.trans(w_block), input_precision="ieee")
+        else:
+            acc += tl.dot(a_block, tl.trans(w_block))
+    made = acc + tl.load(bias + column, column < n_columns, 0.0).to(tl.float32)[None, :]
+    if GELU:  # 0.5 (1 + tanh(u)) is 1 / (1 + exp(-2 u)); at 80 it is as good as nothing
+        minus_2u = -1.5957691216057308 * (made + 0.044715 * made * made * made)
+        made = made / (1 + tl.exp(tl.minimum(minus_2u, 80.0)))
+    places = out + row.to(tl.int64)[:, None] * n_columns + column[None, :]
+    tl.store(places, made.to(out.dtype.element_ty), is_row & (column < n_columns)[None, :])
+
+
+def linear_streams(
+    context: Tensor,
+    x: Tensor,
+    context_layer: tuple[Tensor, Tensor],
+    x_layer: tuple[Tensor, Tensor],
+    gelu: bool = False,
+    tiles: LinearTiles | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Linear layers of `context` [b, n, d] and `x` [b, m, d]: [b, n, o] and [b, m, p], GELU (tanh) on demand.
+
+    A layer is its weight [o, d] and bias [o]; that of a context without tokens is not read. Without `tiles`,
+    the largest that fill a GPU are taken. Raises `ValueError` for what does not go together.
+    """
+    if not is_used(x):
+        return linear_streams_reference(context, x, context_layer, x_layer, gelu)
+    _check(context, x, context_layer, x_layer)
+    tiles = tiles or filling_tiles(context, x, context_layer, x_layer)
+    cut = [tiles.rows, tiles.columns, tiles.depth, tiles.warps, tiles.stages]
+    made: tuple[Tensor, Tensor] = _linear_streams(context, x, *context_layer, *x_layer, gelu, cut)
+    return made
+
+
+def linear_streams_reference(
+    context: Tensor,
+    x: Tensor,
+    context_layer: tuple[Tensor, Tensor],
+    x_layer: tuple[Tensor, Tensor],
+    gelu: bool = False,
+    tiles: LinearTiles | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`linear_streams` in plain PyTorch."""
+    made = F.linear(context, *context_layer), F.linear(x, *x_layer)
+    if not gelu:
+        return made
+    return F.gelu(made[0], approximate="tanh"), F.gelu(made[1], approximate="tanh")
+
+
+def linear_streams_launch(
+    context: Tensor, x: Tensor, context_layer: tuple[Tensor, Tensor], x_layer: tuple[Tensor, Tensor],
+    gelu: bool, outputs: tuple[Tensor, Tensor], tiles: LinearTiles,
+) -> Launch:  # fmt: skip
+    """The launch of `linear_streams` into `outputs`."""
+    n_context, n_x = _programs(context, x, context_layer, x_layer, tiles)
+    arguments = (
+        context, x, context_layer[0], x_layer[0], context_layer[1], x_layer[1], *outputs,
+        context.shape[:2].numel(), x.shape[:2].numel(), len(context_layer[0]), len(x_layer[0]), n_context,
+    )  # fmt: skip
+    f32 = x.dtype == torch.float32  # no type to compute fast in: one stage needs least memory
+    constants = {
+        "D": x.shape[2], "ROWS": tiles.rows, "COLUMNS": tiles.columns, "DEPTH": tiles.depth,
+        "GELU": gelu, "F32_DOTS": f32,
+    }  # fmt: skip
+    grid = (n_context + n_x,)
+    return Launch(linear_streams_kernel, grid, arguments, constants, tiles.warps, 1 if f32 else tiles.stages)
+
+
+def _programs(
+    context: Tensor, x: Tensor, context_layer: tuple[Tensor, Tensor], x_layer: tuple[Tensor, Tensor],
+    tiles: LinearTiles,
+) -> tuple[int, int]:  # fmt: skip
+    """Programs of the context and of x."""
+    pairs = ((context, context_layer[0]), (x, x_layer[0]))
+    n_context, n_x = (
+        triton.cdiv(stream.shape[:2].numel(), tiles.rows) * triton.cdiv(len(weight), tiles.columns)
+        for stream, weight in pairs
+    )
+    return n_context, n_x
+
+
+def filling_tiles(
+    context: Tensor, x: Tensor, context_layer: tuple[Tensor, Tensor], x_layer: tuple[Tensor, Tensor]
+) -> LinearTiles:
+    """The largest tiles that give every multiprocessor work, else the smallest."""
+    for tiles in LINEAR_TILES:
+        if sum(_programs(context, x, context_layer, x_layer, tiles)) >= PROGRAMS:
+            return tiles
+    return LINEAR_TILES[-1]
+
+
+@torch.library.custom_op("taro_rt::linear_streams", mutates_args=())
+def _linear_streams(
+    context: Tensor, x: Tensor,
+    context_weight: Tensor, context_bias: Tensor, x_weight: Tensor, x_bias: Tensor,
+    gelu: bool, tiles: list[int],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    outputs = _outputs(context, x, context_weight, x_weight)
+    layers = (context_weight, context_bias), (x_weight, x_bias)
+    linear_streams_launch(context, x, *layers, gelu, outputs, LinearTiles(*tiles)).run()
+    return outputs
+
+
+@_linear_streams.register_fake
+def _(
+    context: Tensor, x: Tensor,
+    context_weight: Tensor, context_bias: Tensor, x_weight: Tensor, x_bias: Tensor,
+    gelu: bool, tiles: list[int],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return _outputs(context, x, context_weight, x_weight)
+
+
+def _outputs(context: Tensor, x: Tensor, context_weight: Tensor, x_weight: Tensor) -> tuple[Tensor, Tensor]:
+    return (
+        x.new_empty(*context.shape[:2], len(context_weight)),
+        x.new_empty(*x.shape[:2], len(x_weight)),
+    )
+
+
+def _check(
+    context: Tensor, x: Tensor, context_layer: tuple[Tensor, Tensor], x_layer: tuple[Tensor, Tensor]
+) -> None:
+    kernel = "linear_streams"
+    if x.dim() != 3 or context.dim() != 3 or context.shape[::2] != x.shape[::2] or not x.numel():
+        refuse(kernel, "streams [b, n, d] and [b, m, d]", [tuple(context.shape), tuple(x.shape)])
+    depth = x.shape[2]
+    for weight, bias in (context_layer, x_layer):
+        if weight.dim() != 2 or weight.shape[1] != depth or bias.shape != weight.shape[:1]:
+            expected = f"a weight [o, {depth}] and its bias [o]"
+            refuse(kernel, expected, [tuple(weight.shape), tuple(bias.shape)])
+    tensors = (context, x, *context_layer, *x_layer)
+    if len({(t.dtype, t.device) for t in tensors}) != 1:
+        got = sorted({f"{t.dtype} on {t.device}" for t in tensors})
+        refuse(kernel, "tensors of one type on one device", got)
+    if not all(t.is_contiguous() for t in tensors):
+        refuse(kernel, "contiguous tensors", [t.stride() for t in tensors])

@@ -1,0 +1,290 @@
+# mypy: disable-error-code="valid-type"
+"""Our row kernels inside TensorRT plans: plugins whose machine code is compiled when a plan is built.
+
+TensorRT passes a kernel its inputs, then 32-bit integers, then its outputs, so each kernel has an entry here
+that takes them in that order. Python and Triton are needed to build a plan, not to run it. The entries are
+compiled and assembled for every GPU by a test; that TensorRT takes them was not seen yet.
+
+No `from __future__ import annotations` here: TensorRT reads the annotations of what it registers. Vectors are
+named in a string: with NumPy 2.4 TensorRT 10.16 reads no whole number, and with Python 3.11 no array.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from taro_rt.kernels.rows import EPS, gate_modulate_kernel, modulate_kernel
+
+NAMESPACE = "taro_rt"
+WARPS = (1, 2, 4, 8)
+"""What TensorRT tries; tactic k takes the k-th, counted from 1."""
+MAX_SHARED = 48 << 10
+"""Bytes that TensorRT's launcher of such plugins can ask for."""
+PTX_VERSION = 87
+"""The first that knows every GPU here, and older than what drivers for CUDA 12.8 and newer take."""
+TYPES = {"FLOAT": ("fp32", "FP32"), "HALF": ("fp16", "FP16"), "BF16": ("bf16", "BF16")}
+"""By TensorRT's name of a type: Triton's, and that of the plugin interface."""
+HIDDEN = re.compile(r"(\.visible \.entry \w+\()(.*?)(\n\))", re.DOTALL)
+
+
+@triton.jit
+def modulate_entry(
+    context, x, modulation, n, m, rows, n_vectors, context_shift, x_shift, context_out, x_out,
+    D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
+):  # fmt: skip
+    modulate_kernel(
+        context, x, modulation, context_out, x_out,
+        n, m, rows, n_vectors, context_shift, x_shift, D, BLOCK, EPS,
+    )  # fmt: skip
+
+
+@triton.jit
+def gate_modulate_entry(
+    context, x, context_update, x_update, modulation,
+    n, m, rows, n_vectors, context_gate, context_shift, x_gate, x_shift,
+    context_sum, x_sum, context_out, x_out, D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
+):  # fmt: skip
+    gate_modulate_kernel(
+        context, x, context_update, x_update, modulation, context_sum, x_sum, context_out, x_out,
+        n, m, rows, n_vectors, context_gate, context_shift, x_gate, x_shift, D, BLOCK, EPS,
+    )  # fmt: skip
+
+
+@triton.jit
+def gate_modulate_x_entry(
+    x, x_update, modulation, n, m, rows, n_vectors, x_gate, x_shift, x_sum, x_out,
+    D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
+):  # fmt: skip
+    """For x alone: `n` is 0, so nothing of the context is touched."""
+    gate_modulate_kernel(
+        x, x, x_update, x_update, modulation, x_sum, x_sum, x_out, x_out,
+        n, m, rows, n_vectors, x_gate, x_shift, x_gate, x_shift, D, BLOCK, EPS,
+    )  # fmt: skip
+
+
+ENTRIES = {
+    "ModulateStreams": modulate_entry,
+    "GateModulateStreams": gate_modulate_entry,
+    "GateModulate": gate_modulate_x_entry,
+}
+"""By the operator's name in the ONNX files."""
+CONSTANTS = ("D", "BLOCK", "EPS")
+
+
+@dataclass(frozen=True)
+class Code:
+    """A compiled entry."""
+
+    name: str
+    ptx: str
+    shared_bytes: int
+    warps: int
+    cubin: bytes
+
+
+@cache
+def compiled(operator: str, kind: str, width: int, capability: tuple[int, int], warps: int) -> Code:
+    """The entry of `operator` for tensors of `kind` (Triton's name) as wide as `width`.
+
+    Raises `ValueError` for what a plugin may not be: one that needs scratch memory, clusters or more shared
+    memory than TensorRT gives.
+    """
+    entry = ENTRIES[operator]
+    names, ints = entry.arg_names, scalars(operator)
+    constants = {"D": width, "BLOCK": triton.next_power_of_2(width), "EPS": EPS}
+    pointers = [name for name in names if name not in (*ints, *constants)]
+    types = {**dict.fromkeys(pointers, f"*{kind}"), **dict.fromkeys(ints, "i32")}
+    signature = {name: types.get(name, "constexpr") for name in names}
+    # TensorRT's tensors begin at multiples of 256 bytes; rows keep that as far as this where they are even
+    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in pointers}
+    if width * (4 if kind == "fp32" else 2) % 16:
+        raise ValueError(f"{operator}: expected rows of a multiple of 16 bytes, got {width} values of {kind}")
+    made = triton.compile(
+        ASTSource(entry, signature, constants, aligned),
+        target=GPUTarget("cuda", capability[0] * 10 + capability[1], 32),
+        options={"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True, "ptx_version": PTX_VERSION},
+    )
+    check(operator, made.metadata)
+    ptx = without_hidden(made.asm["ptx"], len(pointers) + len(ints))
+    return Code(made.metadata.name, ptx, made.metadata.shared, warps, made.asm["cubin"])
+
+
+def scalars(operator: str) -> list[str]:
+    """The integers an entry takes, in order: they stand between the last input and the first output."""
+    names = ENTRIES[operator].arg_names
+    outputs = [name for name in names if name.endswith(("_out", "_sum"))]
+    return list(names[names.index("n") : names.index(outputs[0])])
+
+
+def check(operator: str, metadata: Any) -> None:
+    """Raise `ValueError` for what TensorRT's launcher of plugins cannot give a kernel."""
+    wanted: dict[str, Any] = {
+        "global_scratch_size": 0,
+        "profile_scratch_size": 0,
+        "num_ctas": 1,
+        "launch_cooperative_grid": False,
+        "launch_pdl": False,
+        "tmem_size": 0,
+        "tensordesc_meta": [],
+        "warp_size": 32,
+    }
+    for name, value in wanted.items():
+        got = getattr(metadata, name, value)
+        if got != value and (got or value):
+            raise ValueError(f"{operator}: a plugin may not have {name} {got}")
+    if metadata.shared > MAX_SHARED:
+        raise ValueError(
+            f"{operator}: a plugin has at most {MAX_SHARED} bytes of shared memory, got {metadata.shared}"
+        )
+
+
+def without_hidden(ptx: str, n_arguments: int) -> str:
+    """The PTX without the two pointers to scratch memory that Triton adds and nothing here uses.
+
+    TensorRT 11 fills them in, earlier ones do not. Raises `ValueError` where they are not as expected.
+    """
+    found = HIDDEN.search(ptx)
+    if found is None:
+        raise ValueError("expected PTX with an entry, got none")
+    parameters = [line for line in found[2].split(",\n") if line.strip()]
+    kept, hidden = parameters[:n_arguments], parameters[n_arguments:]
+    if len(kept) != n_arguments or len(hidden) > 2:
+        raise ValueError(
+            f"expected PTX of {n_arguments} parameters and at most 2 more, got {len(parameters)}"
+        )
+    for line in hidden:
+        name = line.split()[-1]
+        if ptx.count(name) != 1:
+            raise ValueError(f"expected PTX that does not use {name}")
+    body = ",\n".join(kept)
+    return ptx[: found.start(2)] + body + ptx[found.end(2) :]
+
+
+def compiler() -> str:
+    """What compiles the entries, for a plan's key."""
+    return f"triton {triton.__version__}"
+
+
+def register_plugins(capability: tuple[int, int], lazy: bool = False) -> None:
+    """Make the operators known to TensorRT, compiled for a GPU of `capability` when a plan is built.
+
+    Once in a process. `lazy` leaves TensorRT's registry alone.
+    """
+    if NAMESPACE in _registered:
+        return
+    import tensorrt.plugin as trtp
+
+    desc = trtp.TensorDesc
+    types = (trtp.KernelLaunchParams, trtp.SymExprs, trtp.AutoTuneCombination)
+    for operator, define in _DEFINITIONS.items():
+        name = f"{NAMESPACE}::{operator}"
+        describe, tune, implement = define(desc, types, capability)
+        trtp.register(name, lazy_register=lazy)(describe)
+        trtp.autotune(name)(tune)
+        trtp.aot_impl(name)(implement)
+    _registered.append(NAMESPACE)
+
+
+_registered: list[str] = []
+Definition = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
+
+
+def _tuned(inputs: list[Any], n_outputs: int, combination: Any) -> list[Any]:
+    """One type for all tensors, as the network has it; every number of warps."""
+    kind = TYPES[inputs[0].dtype.name][1]
+    tactics = list(range(1, len(WARPS) + 1))
+    return [combination(", ".join([kind] * (len(inputs) + n_outputs)), "LINEAR", tactics)]
+
+
+def _implemented(
+    operator: str, inputs: list[Any], places: str, tactic: int, capability: tuple[int, int]
+) -> tuple[str, str, Any, Any]:
+    """Kernel, PTX, launch and scalars for tensors of these static shapes, the context's first if there."""
+    import tensorrt.plugin as trtp
+
+    modulation, x = inputs[-1].shape, inputs[0 if operator == "GateModulate" else 1]
+    batch, m, width = x.shape
+    n = 0 if operator == "GateModulate" else inputs[0].shape[1]
+    code = compiled(operator, TYPES[x.dtype.name][0], width, capability, WARPS[tactic - 1])
+    numbers = [n, m, modulation[1], modulation[2], *(int(each) for each in places.strip("\0 ").split(","))]
+    extra = trtp.SymIntExprs(len(numbers))
+    for i, number in enumerate(numbers):  # whole numbers given as they are would be of no type
+        extra[i] = trtp.SymInt32(number)
+    launch = trtp.KernelLaunchParams()
+    launch.grid_x = n + m
+    launch.grid_y = batch
+    launch.block_x = 32 * code.warps
+    launch.shared_mem = code.shared_bytes
+    return code.name, code.ptx, launch, extra
+
+
+def _modulate_streams(desc: Any, types: Any, capability: tuple[int, int]) -> Definition:
+    launch, exprs, combination = types
+
+    def describe(context: desc, x: desc, modulation: desc, places: str) -> tuple[desc, desc]:
+        return context.like(), x.like()
+
+    def tune(context: desc, x: desc, modulation: desc, outputs: tuple[desc, desc]) -> list[combination]:
+        return _tuned([context, x, modulation], 2, combination)
+
+    def implement(
+        context: desc, x: desc, modulation: desc, places: str, outputs: tuple[desc, desc], tactic: int
+    ) -> tuple[str | bytes, str | bytes, launch, exprs]:
+        return _implemented("ModulateStreams", [context, x, modulation], places, tactic, capability)
+
+    return describe, tune, implement
+
+
+def _gate_modulate_streams(desc: Any, types: Any, capability: tuple[int, int]) -> Definition:
+    launch, exprs, combination = types
+
+    def describe(
+        context: desc, x: desc, context_update: desc, x_update: desc, modulation: desc, places: str
+    ) -> tuple[desc, desc, desc, desc]:
+        return context.like(), x.like(), context.like(), x.like()
+
+    def tune(
+        context: desc, x: desc, context_update: desc, x_update: desc, modulation: desc,
+        outputs: tuple[desc, desc, desc, desc],
+    ) -> list[combination]:  # fmt: skip
+        return _tuned([context, x, context_update, x_update, modulation], 4, combination)
+
+    def implement(
+        context: desc, x: desc, context_update: desc, x_update: desc, modulation: desc, places: str,
+        outputs: tuple[desc, desc, desc, desc], tactic: int,
+    ) -> tuple[str | bytes, str | bytes, launch, exprs]:  # fmt: skip
+        inputs = [context, x, context_update, x_update, modulation]
+        return _implemented("GateModulateStreams", inputs, places, tactic, capability)
+
+    return describe, tune, implement
+
+
+def _gate_modulate(desc: Any, types: Any, capability: tuple[int, int]) -> Definition:
+    launch, exprs, combination = types
+
+    def describe(x: desc, x_update: desc, modulation: desc, places: str) -> tuple[desc, desc]:
+        return x.like(), x.like()
+
+    def tune(x: desc, x_update: desc, modulation: desc, outputs: tuple[desc, desc]) -> list[combination]:
+        return _tuned([x, x_update, modulation], 2, combination)
+
+    def implement(
+        x: desc, x_update: desc, modulation: desc, places: str, outputs: tuple[desc, desc], tactic: int
+    ) -> tuple[str | bytes, str | bytes, launch, exprs]:
+        return _implemented("GateModulate", [x, x_update, modulation], places, tactic, capability)
+
+    return describe, tune, implement
+
+
+_DEFINITIONS: dict[str, Callable[[Any, Any, tuple[int, int]], Definition]] = {
+    "ModulateStreams": _modulate_streams,
+    "GateModulateStreams": _gate_modulate_streams,
+    "GateModulate": _gate_modulate,
+}
