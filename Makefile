@@ -56,7 +56,7 @@ evaluate: $(VENV)/.installed-dev  ## does the sound follow the picture?
 	$(BIN)/python -m taro_rt.training.reconstruction --output $(RECORDS)/reconstruction.json
 	$(BIN)/python benchmarks/table.py
 
-default-bundle: $(VENV)/.installed-dev  ## remake the embedded bundle from nothing (hours)
+default-bundle: $(VENV)/.installed-dev  ## remake the embedded bundle from nothing (hours; never run in one go so far)
 	$(BIN)/python -m taro_rt.training all --from-nothing
 
 clean:

@@ -171,7 +171,8 @@ def delivered(record: dict[str, Any], on: str) -> list[str]:
     lufs, gaps = record["lufs"], record["events_over_silence_db"]
     return [
         f"| loudness of the delivered sound (asked: -23 LUFS), {on} | any | {lufs['lowest']:.1f} to "
-        f"{lufs['highest']:.1f} LUFS, median {lufs['median']:.1f}; {record['silent']} silent |",
+        f"{lufs['highest']:.1f} LUFS, median {lufs['median']:.1f}; {lufs['off_by_more_than_4']} off by more "
+        f"than 4 LU, {record['silent']} silent |",
         f"| events over a silence of a second or more, {gaps['of']} clips that have one | any | median "
         f"{gaps['median']:.0f} dB, least {gaps['worst']:.0f} dB, {gaps['below_20_db']} below 20 dB |",
     ]

@@ -15,7 +15,7 @@ from taro_rt.engines.nets.config import SMALL
 from taro_rt.training.camera import Camera
 from taro_rt.training.clips import HELD_OUT, Views, film, sound, views, write_video
 from taro_rt.training.film import compressed, shrunk
-from taro_rt.training.looks import BACKGROUNDS, KINDS, MODELS, SHADINGS, TEXTURES
+from taro_rt.training.looks import BACKGROUNDS, KINDS, MODELS, SHADINGS, STEPS_HZ, TEXTURES
 from taro_rt.training.render import draw
 from taro_rt.training.scenes import Scene, make_scene
 from taro_rt.training.sheet import sheet, write_sheet
@@ -297,6 +297,24 @@ def test_video_of_a_scene_is_the_same_file_every_time(tmp_path: Path) -> None:
     for path in files:
         write_video(path, HELD_OUT + 1400, 2.0, height=180, fps=24, kind="door")
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"), [(kind, model) for kind in ("wind", "fire") for side in MODELS[kind] for model in side]
+)
+def test_strength_of_wind_and_fire_is_seen_with_every_model(kind: str, model: str) -> None:
+    """More of the picture changes within a fifth of a second when it blows or burns hard."""
+    seeds = (seed for first in (0, HELD_OUT) for seed in range(first, first + 60))
+    scenes = [scene for seed in seeds if (scene := make_scene(seed, 8.0, kind)).model == model][:3]
+    changes = []
+    for scene in scenes:
+        assert scene.intensity is not None
+        level = scene.intensity[STEPS_HZ : 7 * STEPS_HZ]
+        at = 1.0 + np.array([np.argmax(level), np.argmin(level)]) / STEPS_HZ
+        frames = draw(scene, np.concatenate([at, at + 0.2]), 48, 48)
+        changes.append(np.abs(frames[2:] - frames[:2]).mean((1, 2, 3)))
+    strong, weak = np.mean(changes, axis=0)
+    assert strong > 1.3 * weak
 
 
 def test_contact_sheet_shows_every_kind(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from taro_rt.engines.contract import Array
 from taro_rt.engines.nets.config import SMALL, NetworkConfig
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.nets.vae import Vae, VaeDecoder
+from taro_rt.runtime.bench.record import commit, versions
 from taro_rt.runtime.onsets import FLOOR_LOGIT
 from taro_rt.runtime.sampler import guide, sample
 from taro_rt.training.clips import HELD_OUT
@@ -193,10 +194,11 @@ def main() -> None:
     parser.add_argument("--variant", action="append", help=f"of {', '.join(VARIANTS)}; all if left out")
     parser.add_argument("--output", type=Path, help="the record, as JSON; one that is there is completed")
     args = parser.parse_args()
-    setting = {"steps": args.steps, "clips": args.clips, "test_clips": args.test_clips, "seeds": list(SEEDS)}
+    data = open_data(args.runs, args.clips, args.test_clips)
+    setting = {**data.setting, "steps": args.steps, "seeds": list(SEEDS)}
     before = json.loads(args.output.read_text()) if args.output and args.output.exists() else {}
-    if before and {key: before[key] for key in setting} != setting:
-        raise SystemExit(f"{args.output}: was made with other settings; choose another file")
+    if before and {key: before.get(key) for key in setting} != setting:
+        raise SystemExit(f"{args.output}: was made with other settings or networks; choose another file")
     scores: dict[str, dict[str, Any]] = before.get("scores", {})
     missing = [
         (variant, seed)
@@ -204,14 +206,14 @@ def main() -> None:
         for seed in SEEDS
         if str(seed) not in scores.get(variant, {})
     ]
-    data = open_data(args.runs, args.clips, args.test_clips) if missing else None
     for variant, seed in missing:
-        assert data is not None
         found = run(variant, data, Recipe(args.steps, bf16=bf16_is_fast(), seed=seed))
         scores.setdefault(variant, {})[str(seed)] = found
         record = {
             **setting,
             "machine": describe(),
+            "versions": versions(),
+            "commit": commit(),
             "variants": {
                 name: summary(list(scores[name].values()))
                 for name in VARIANTS

@@ -130,8 +130,8 @@ def write_video(
     kind: str | None = None,
     held_out: bool = False,
 ) -> Scene:
-    """Encode a silent H.264 film of scene `seed`, the same bytes every time and on every processor; the scene
-    returned holds the ground truth."""
+    """Encode a silent H.264 film of scene `seed`, the same bytes every time (and, as the encoder promises, on
+    every processor); the scene returned holds the ground truth."""
     scene = make_scene(seed, duration_s, kind, held_out)
     height, width = 2 * round(height / 2), 2 * round(height * scene.aspect / 2)
     with av.open(str(path), "w") as container:

@@ -1,7 +1,7 @@
 """The one training loop: AdamW, EMA, bf16, resume, progress, a log that can be plotted. Knows no network.
 
 Every step draws from generators seeded by its own number, so a run that was cut off goes on as if it had not
-been, on CPU or GPU.
+been (on a CPU; a GPU, which `device` may name, has not been tried).
 """
 
 from __future__ import annotations
