@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -14,6 +16,7 @@ import pytest
 from taro_rt.engines.nets.config import SMALL
 from taro_rt.training.camera import Camera
 from taro_rt.training.clips import HELD_OUT, Views, film, sound, views, write_video
+from taro_rt.training.fields import overlay
 from taro_rt.training.film import compressed, shrunk
 from taro_rt.training.looks import BACKGROUNDS, KINDS, MODELS, SHADINGS, STEPS_HZ, TEXTURES
 from taro_rt.training.render import draw
@@ -299,22 +302,36 @@ def test_video_of_a_scene_is_the_same_file_every_time(tmp_path: Path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("kind", "model"), [(kind, model) for kind in ("wind", "fire") for side in MODELS[kind] for model in side]
-)
-def test_strength_of_wind_and_fire_is_seen_with_every_model(kind: str, model: str) -> None:
-    """More of the picture changes within a fifth of a second when it blows or burns hard."""
+def strongest_and_weakest(kind: str, model: str) -> Iterator[tuple[Scene, npt.NDArray[np.int64]]]:
+    """Three scenes with a model, each with the two steps of most and of least intensity."""
     seeds = (seed for first in (0, HELD_OUT) for seed in range(first, first + 60))
-    scenes = [scene for seed in seeds if (scene := make_scene(seed, 8.0, kind)).model == model][:3]
-    changes = []
-    for scene in scenes:
+    found = (scene for seed in seeds if (scene := make_scene(seed, 8.0, kind)).model == model)
+    for scene in islice(found, 3):
         assert scene.intensity is not None
         level = scene.intensity[STEPS_HZ : 7 * STEPS_HZ]
-        at = 1.0 + np.array([np.argmax(level), np.argmin(level)]) / STEPS_HZ
-        frames = draw(scene, np.concatenate([at, at + 0.2]), 48, 48)
+        yield scene, STEPS_HZ + np.array([np.argmax(level), np.argmin(level)])
+
+
+@pytest.mark.parametrize("model", [*MODELS["wind"][0], *MODELS["wind"][1]])
+def test_more_moves_the_harder_the_wind_blows(model: str) -> None:
+    changes = []
+    for scene, steps in strongest_and_weakest("wind", model):
+        steady = replace(scene, look=replace(scene.look, shake=np.zeros_like(scene.look.shake)))
+        frames = draw(steady, np.concatenate([steps, steps + 10]) / STEPS_HZ, 48, 48)
         changes.append(np.abs(frames[2:] - frames[:2]).mean((1, 2, 3)))
     strong, weak = np.mean(changes, axis=0)
     assert strong > 1.3 * weak
+
+
+@pytest.mark.parametrize("model", [*MODELS["fire"][0], *MODELS["fire"][1]])
+def test_flames_cover_more_the_harder_it_burns(model: str) -> None:
+    y, x = np.mgrid[0:1:64j, 0:2:128j].astype(np.float32)[:, None]
+    covers = [
+        sum(overlay(flame, steps, x, y)[1].mean((1, 2, 3)) for flame in scene.fields)
+        for scene, steps in strongest_and_weakest("fire", model)
+    ]
+    strong, weak = np.mean(covers, axis=0)
+    assert strong > 1.3 * weak > 0
 
 
 def test_contact_sheet_shows_every_kind(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Convolutions over video: tensors are [b, c, t, h, w], weights have the released shapes.
 
 They are 3-D convolutions all the way through. As 2-D convolutions of frames, with neighbours stacked along
-the channels, half the time and most of the memory went into copies from one layout to another.
+the channels, half of the onset network's time and most of the memory went into copies between layouts.
 """
 
 from __future__ import annotations
