@@ -15,7 +15,9 @@ import pytest
 reason = "Triton's interpreter: older ones cannot loop under NumPy 2.4"
 pytest.importorskip("triton", "3.9", reason=reason)
 TESTS = Path(__file__).parent
-FILES = (*sorted(TESTS.glob("test_kernel_*.py")), *sorted(TESTS.glob("test_fused*.py")))
+FILES = sorted(
+    path for name in ("test_kernel_*", "test_fused*", "test_plugin") for path in TESTS.glob(f"{name}.py")
+)
 
 
 def test_kernels_compute_what_their_references_do(

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 triton = pytest.importorskip("triton")
 
 CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (12, 0))
@@ -31,7 +30,7 @@ print(json.dumps(found))
 
 
 def compiled(kind: str = "fp16", width: int = 768, capabilities: Any = CAPABILITIES) -> list[Any]:
-    """In a process of its own: here kernels may be those of the interpreter."""
+    """In a process of its own, where kernels are not those of the interpreter."""
     import json
 
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
@@ -129,13 +128,15 @@ def test_ptx_that_uses_a_scratch_pointer_is_refused() -> None:
         without_hidden(ptx, 1)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("rows", [1, 3])
 def test_the_entry_for_x_alone_is_the_reference(rows: int) -> None:
     from taro_rt.kernels import plugin
     from taro_rt.kernels.rows import EPS, Vectors, gate_modulate_streams_reference
 
     torch.manual_seed(0)
-    x, update, modulation = torch.randn(2, 9, 32), torch.randn(2, 9, 32), torch.randn(2, rows, 7, 32)
+    with torch.device(DEVICE):
+        x, update, modulation = torch.randn(2, 9, 32), torch.randn(2, 9, 32), torch.randn(2, rows, 7, 32)
     made, out = torch.full_like(x, float("nan")), torch.full_like(x, float("nan"))
     plugin.gate_modulate_x_entry[(9, 2)](
         x, update, modulation, 0, 9, rows, 7, 4, 1, made, out, D=32, BLOCK=32, EPS=EPS, num_warps=1
@@ -146,6 +147,7 @@ def test_the_entry_for_x_alone_is_the_reference(rows: int) -> None:
     assert torch.allclose(out, want[3], atol=1e-5)
 
 
+@pytest.mark.gpu
 def test_the_entries_for_both_streams_are_the_references() -> None:
     from taro_rt.kernels import plugin
     from taro_rt.kernels.rows import (
@@ -156,8 +158,8 @@ def test_the_entries_for_both_streams_are_the_references() -> None:
     )
 
     torch.manual_seed(0)
-    streams = [torch.randn(2, n, 32) for n in (4, 9, 4, 9)]
-    modulation, at = torch.randn(2, 3, 12, 32), Vectors(2, 6, 1, 9)
+    streams = [torch.randn(2, n, 32, device=DEVICE) for n in (4, 9, 4, 9)]
+    modulation, at = torch.randn(2, 3, 12, 32, device=DEVICE), Vectors(2, 6, 1, 9)
     made = [torch.full_like(s, float("nan")) for s in streams]
     constants = {"D": 32, "BLOCK": 32, "EPS": EPS, "num_warps": 1}
     plugin.gate_modulate_entry[(13, 2)](*streams, modulation, 4, 9, 3, 12, 1, 2, 9, 6, *made, **constants)
