@@ -32,7 +32,7 @@ TOLERANCES["int8"] = {**TOLERANCES["float32"], "velocity": 0.1, "trajectory": 0.
 """Relative rms difference from float32 that a precision may have, by what is compared. Velocity and
 trajectory are those of given conditions; only the latter is guided. The trajectory of a backend in bfloat16
 is also held to that of the released recipe where the latter was measured. fp8 is 5 % off on the embedded
-bundle's trajectory (computed on a CPU). 8 bits change the sound: what that
+bundle's trajectory (read off once, on a CPU). 8 bits change the sound: what that
 costs is measured by benchmarks/fast.py, here only that nothing else is wrong."""
 
 
