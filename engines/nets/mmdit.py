@@ -23,14 +23,23 @@ from taro_rt.engines.nets.tables import (
 
 
 class PatchEmbed(nn.Module):
-    """Latents [b, c, h, w] to tokens [b, n, d], time-major."""
+    """Latents [b, c, h, w] to tokens [b, n, d], time-major.
+
+    A convolution that moves by its own size is one product of matrices, and is computed as that: as a
+    bfloat16 convolution of 8 or 16 channels with a wide kernel it comes out wrong on processors with AMX
+    (oneDNN 3.12, which PyTorch and OpenVINO both use).
+    """
 
     def __init__(self, channels: int, width: int, patch: tuple[int, int]) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, width, patch, patch)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.proj(latents).flatten(2).transpose(1, 2)
+        b, c, h, w = latents.shape
+        p, q = self.proj.weight.shape[2:]
+        grid = latents.reshape(b, c, h // p, p, w // q, q)
+        patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # [b, n, c p q]
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class Embedder(nn.Module):
