@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -59,6 +61,23 @@ def burst_time(samples: Samples, rate_hz: int) -> float:
     return float((near * energy[near]).sum() / energy[near].sum() / rate_hz)
 
 
+@contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """The calling thread is scheduled as before when the block ends.
+
+    SVT-AV1 run by root makes it a real-time one, and all threads it starts later: one that computes then keeps
+    the others from hearing anything.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def encode(
     path: Path,
     frames: Pixels,
@@ -81,7 +100,7 @@ def encode(
     """
     if times is None:
         times = [k / fps for k in range(len(frames))]
-    with av.open(str(path), "w", options=options or {}) as container:
+    with ordinary_scheduling(), av.open(str(path), "w", options=options or {}) as container:
         container.metadata.update(metadata or {})
         video = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         video.height, video.width = frames.shape[1:3]
