@@ -65,8 +65,8 @@ def burst_time(samples: Samples, rate_hz: int) -> float:
 def ordinary_scheduling() -> Iterator[None]:
     """The calling thread is scheduled as before when the block ends.
 
-    SVT-AV1 run by root makes it a real-time one, and all threads it starts later: one that computes then keeps
-    the others from hearing anything.
+    SVT-AV1 run by root makes it a real-time one, and all threads it starts later: one that computes then
+    keeps the others from hearing anything.
     """
     if not hasattr(os, "sched_getscheduler"):
         yield
