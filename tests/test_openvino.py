@@ -169,14 +169,37 @@ def test_compiled_models_are_kept_in_the_users_cache_by_the_bundles_content(
     first = load_engines(bundle, "openvino", threads=1).vocoder(**feed)["wave"]
     folder = cache_folder("openvino", bundle)
     assert folder and folder.parent == tmp_path / "xdg" / "taro-rt" / "openvino"
-    blobs = sorted(folder.iterdir())
+    blobs = sorted(folder.glob("*/*.blob"))
     assert len(blobs) == len(GRAPHS)
     again = load_engines(bundle, "openvino", threads=1).vocoder(**feed)["wave"]
-    assert np.array_equal(again, first) and sorted(folder.iterdir()) == blobs
+    assert np.array_equal(again, first) and sorted(folder.glob("*/*.blob")) == blobs
     assert cache_folder("openvino", enlarged(bundle)) != folder
     for blob in blobs:  # as a run leaves them that was killed while it wrote
         blob.write_bytes(blob.read_bytes()[: blob.stat().st_size // 2])
     assert np.array_equal(load_engines(bundle, "openvino", threads=1).vocoder(**feed)["wave"], first)
+
+
+DENOISED = """
+import hashlib, sys
+from taro_rt.engines.backends import load_engines
+from taro_rt.engines.bundle import DEFAULT, Bundle
+engines = load_engines(Bundle.open(DEFAULT), "openvino", threads=2, precision=sys.argv[1])
+made = engines.denoiser(**engines.denoiser.contract.example(b=1, n=32))["velocity"]
+print(hashlib.sha256(made.tobytes()).hexdigest())
+"""
+
+
+@needs_bfloat16
+def test_one_cache_serves_both_precisions_from_process_to_process(tmp_path: Path) -> None:
+    """OpenVINO names what it keeps without its precision: bfloat16 after float32 was a crash."""
+    environment = os.environ | {"TARO_CACHE": str(tmp_path)}
+    made = []
+    for precision in ("float32", "bfloat16", "float32", "bfloat16"):
+        command = [sys.executable, "-c", DENOISED, precision]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, (precision, ran.stderr[-500:])
+        made.append(ran.stdout)
+    assert made[:2] == made[2:] and made[0] != made[1]
 
 
 def test_the_cache_can_be_elsewhere_or_off_and_a_locked_one_is_none(
