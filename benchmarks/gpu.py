@@ -66,6 +66,7 @@ def main() -> None:
     except TaroError as error:
         raise SystemExit(f"gpu.py: {error}") from None
     record = measure(plan)
+    failed = failures(record)
     profile = record.pop("profile", [])
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")
@@ -73,7 +74,7 @@ def main() -> None:
     print(json.dumps(record, indent=1))
     if not record["parity"]["bfloat16"]["passed"]:
         raise SystemExit(f"not timed: {record['parity']['bfloat16']['why_not']}")
-    if failed := failures(record):
+    if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
 
@@ -139,9 +140,6 @@ def measure(plan: Plan) -> Record:
     if not record["parity"]["bfloat16"]["passed"]:
         return record
     del oracle
-    if plan.device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
     timed(work, record)
     record["seconds"] = round(plan.seconds - plan.left_s(), 1)
     return record
@@ -152,6 +150,9 @@ def timed(work: Work, record: Record) -> None:
     record["ceilings"] = most = ceilings(work)
     in_fp8 = record["parity"]["fp8"]
     why_not_fp8 = in_fp8.get("missing") or in_fp8["why_not"]
+    if work.plan.device == "cuda":  # of the pipeline alone, not of the oracle and the ceilings
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     loaded = work.load("bfloat16")
     load_s = round(time.perf_counter() - started, 3)
@@ -187,6 +188,8 @@ def failures(record: Record) -> list[str]:
     for name, part in record.items():
         rows = part if isinstance(part, list) else [part]
         found += [f"{name}: {row['failed']}" for row in rows if isinstance(row, dict) and "failed" in row]
+    if why_not := record.get("tensorrt", {}).get("parity", {}).get("why_not"):
+        found.append(f"tensorrt: {why_not}")
     return found
 
 
@@ -202,6 +205,10 @@ def ratios(record: Record) -> Record:
     for row in rows:
         if base and "sampler_ms" in row:
             made[row["name"]] = round(base / row["sampler_ms"]["p50"], 2)
+    beside = record.get("tensorrt", {})
+    if "sampler_ms" in beside and "stages_ms" in chain:
+        ours = chain["stages_ms"]["sampler"]["p50"]
+        made["sampler of cuda over that of tensorrt"] = round(ours / beside["sampler_ms"]["p50"], 3)
     return made
 
 

@@ -72,7 +72,7 @@ def parity(bundle: Bundle, engines: Engines, precision: str) -> Record:
 
 
 def timed(bundle: Bundle, engines: Engines, runs: int) -> Record:
-    """A window on the device and on the wall clock, with the loop recorded, and without."""
+    """A window on the device and on the wall clock. `not_recorded` says why, where the loop is no graph."""
     scene = a_scene(bundle)
     rows: Record = {"frames_to_wave_ms": [], **{f"{stage}_ms": [] for stage in STAGES}}
     for k in range(runs + 3):

@@ -18,7 +18,7 @@ NEEDS = {
     "cuda": ("gpu", ("torch", "triton", "safetensors")),
     "onnxruntime": ("cpu", ("onnxruntime",)),
     "openvino": ("openvino", ("openvino",)),
-    "tensorrt": ("trt", ("tensorrt", "cuda")),
+    "tensorrt": ("trt", ("tensorrt", "cuda.bindings")),
     "eager": ("export", ("torch", "safetensors")),
 }
 """The extra that installs each backend and the import names it needs, best backend first."""
@@ -103,11 +103,19 @@ def available() -> dict[str, str]:
     """Every backend, with "" where it is installed, else the reason why it is not. Imports none of them."""
     reasons = {}
     for name, (extra, packages) in NEEDS.items():
-        missing = [package for package in packages if find_spec(package) is None]
+        missing = [package for package in packages if not is_installed(package)]
         reasons[name] = f"needs {' and '.join(missing)}: pip install 'taro-rt[{extra}]'" if missing else ""
     for name in ON_GPU:
         reasons[name] = reasons[name] or gpu.why_not()
     return reasons
+
+
+def is_installed(package: str) -> bool:
+    """Whether `package` can be found; it is not imported, only what it lies in is."""
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def load_engines(
@@ -134,8 +142,14 @@ def load_engines(
         loaded = load_cuda(bundle, choice.precision)
         return Engines(**loaded.graphs, choice=choice, window=loaded.window, watch=watch)
     if choice.backend == "tensorrt":
-        from taro_rt.engines.trt import load_plans, load_trt
-        from taro_rt.engines.trt_window import TrtWindow
+        try:
+            from taro_rt.engines.trt import load_plans, load_trt
+            from taro_rt.engines.trt_window import TrtWindow
+        except (ImportError, OSError) as error:  # found, but its libraries do not load
+            raise BackendUnavailable(
+                f"backend tensorrt: TensorRT is installed and cannot be loaded ({error}); in a fresh "
+                "environment: pip install 'taro-rt[trt]'"
+            ) from error
 
         plans = load_plans(bundle, choice.precision)
         chained = TrtWindow(plans, bundle.manifest.geometry)

@@ -23,7 +23,10 @@ T = TypeVar("T")
 Work = Callable[[], tuple[Tensor, ...]]
 KINDS = {np.dtype(np.float32): torch.float32, np.dtype(np.uint8): torch.uint8}
 _recording = threading.Lock()
-"""Held while a graph is recorded: pipelines of one process take turns at that."""
+"""Held while a graph is recorded: pipelines of one process take turns at that, and at what would spoil it."""
+_spare: dict[torch.device, list[tuple[Any, Any]]] = {}
+"""Streams of pipelines that were closed, to be used again: PyTorch has 32, and the libraries keep memory for
+each."""
 
 
 class Device:
@@ -34,8 +37,13 @@ class Device:
         self.graph_bytes = 0
         """What recorded graphs took from the device."""
         self.is_gpu = self.place.type == "cuda"
-        self._stream: Any = torch.cuda.Stream(self.place) if self.is_gpu else None
-        self._side: Any = torch.cuda.Stream(self.place) if self.is_gpu else None
+        self._stream: Any = None
+        self._side: Any = None
+        if self.is_gpu:
+            spare = _spare.setdefault(self.place, [])
+            self._stream, self._side = (
+                spare.pop() if spare else (torch.cuda.Stream(self.place), torch.cuda.Stream(self.place))
+            )
         self._pool: Any = torch.cuda.graph_pool_handle() if self.is_gpu else None
 
     @contextmanager
@@ -46,11 +54,7 @@ class Device:
                 if not self.is_gpu:
                     yield
                     return
-                with (
-                    torch.cuda.device(self.place),
-                    torch.cuda.stream(self._stream),
-                    torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False),
-                ):
+                with torch.cuda.device(self.place), torch.cuda.stream(self._stream):
                     yield
         except torch.OutOfMemoryError as error:
             raise EngineError(f"the GPU has too little memory: {_first_sentence(error)}") from error
@@ -71,17 +75,19 @@ class Device:
         """`work` as a program. Call it within `active`."""
         if not self.is_gpu:
             return Program(work, None, ())
-        with _recording:
-            before = torch.cuda.memory_reserved(self.place)
+        flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+        with _recording, flags:  # of the whole process: held no longer than the choice of convolutions takes
             work()  # compiles kernels and chooses convolutions, neither of which can be recorded
             torch.cuda.synchronize(self.place)
+            torch.cuda.empty_cache()  # as recording begins with, or what it frees would hide what it takes
+            before = torch.cuda.memory_reserved(self.place)
             graph = torch.cuda.CUDAGraph()
             # other threads may go on using the GPU meanwhile
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):
                 outputs = work()
-            self.graph_bytes += max(0, torch.cuda.memory_reserved(self.place) - before)
+            self.graph_bytes += torch.cuda.memory_reserved(self.place) - before
         return Program(work, graph, outputs)
 
     def mark(self) -> Any:
@@ -100,7 +106,8 @@ class Device:
     def settle(self) -> None:
         """Wait for what other streams have begun: weights that were made before this one is used."""
         if self.is_gpu:
-            torch.cuda.synchronize(self.place)
+            with _recording:
+                torch.cuda.synchronize(self.place)
 
     def wait(self) -> None:
         """Until everything that was launched is done."""
@@ -108,11 +115,13 @@ class Device:
             self._stream.synchronize()
 
     def close(self) -> None:
-        """Give what was freed back to the system."""
-        if self.is_gpu:
+        """Give what was freed back to the system, and the streams to the next pipeline."""
+        if self._pool is not None:
             self._pool = None
-            torch.cuda.synchronize(self.place)
-            torch.cuda.empty_cache()
+            with _recording:
+                torch.cuda.synchronize(self.place)
+                torch.cuda.empty_cache()
+            _spare[self.place].append((self._stream, self._side))
 
 
 class Program:

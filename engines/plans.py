@@ -29,7 +29,7 @@ VARIABLE = "TARO_PLANS"
 MAX_HEADER = 1 << 20
 SOURCES = (
     "kernels/plugin.py", "kernels/rows.py", "export/custom.py", "export/deploy.py", "export/deployed.py",
-    "export/tensorrt.py", "engines/static.py", "engines/nets/*.py",
+    "export/onnx.py", "export/tensorrt.py", "engines/stages.py", "engines/static.py", "engines/nets/*.py",
 )  # fmt: skip
 """What decides how a plan computes, beside the weights and the key's other fields."""
 
@@ -158,10 +158,11 @@ def read_plan(path: Path) -> bytes:
     return plan
 
 
-def find_plan(folder: Path, stem: str, here: Here) -> tuple[Path, PlanKey]:
-    """The plan of `stem` in `folder` that fits `here`.
+def find_plan(folder: Path, stem: str, here: Here, command: str = "taro-rt plans") -> tuple[Path, PlanKey]:
+    """The plan of `stem` in `folder` that fits `here`; of several, the one that was asked for last.
 
-    Raises `BuildError` that says of each plan there is why it does not, or that there is none.
+    Raises `BuildError` that says of each plan there is why it does not, or that there is none, and the
+    `command` that builds it.
     """
     reasons = []
     for path in sorted(folder.glob(f"{stem}.*.plan"), key=lambda p: p.stat().st_mtime, reverse=True):
@@ -175,7 +176,7 @@ def find_plan(folder: Path, stem: str, here: Here) -> tuple[Path, PlanKey]:
         reasons.append(f"{path.name} is refused: {'; '.join(wrong)}")
     if not reasons:
         reasons = [f"{stem}: no plan in {folder}"]
-    raise BuildError(f"{'. '.join(reasons)}. Build it on this machine with taro-rt plans")
+    raise BuildError(f"{'. '.join(reasons)}. Build it on this machine with {command}")
 
 
 def differences(key: PlanKey, here: Here) -> list[str]:

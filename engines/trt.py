@@ -7,6 +7,7 @@ with TensorRT's libraries yet: names and signatures are checked against the bind
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,10 +62,15 @@ class Resident:
         self.shapes: dict[str, tuple[int, ...]] = {
             spec.name: sized(spec, largest) for spec in (*contract.inputs, *contract.outputs)
         }
-        self.buffers = {n: stream.allocate(FLOAT_BYTES * int(np.prod(s))) for n, s in self.shapes.items()}
-        for name, memory in self.buffers.items():
-            if not context.set_tensor_address(name, memory.address):
-                raise BuildError(f"{contract.graph}: TensorRT takes no address for {name}: {log.last()}")
+        self.buffers: dict[str, Memory] = {}
+        try:
+            for name, shape in self.shapes.items():
+                memory = self.buffers[name] = stream.allocate(FLOAT_BYTES * int(np.prod(shape)))
+                if not context.set_tensor_address(name, memory.address):
+                    raise BuildError(f"{contract.graph}: TensorRT takes no address for {name}: {log.last()}")
+        except BaseException:  # an interrupt, too, gives the GPU's memory back
+            self.close()
+            raise
 
     @property
     def scratch_bytes(self) -> int:
@@ -127,7 +133,10 @@ class Resident:
         return {spec.name: self.take(spec.name) for spec in self.contract.outputs}
 
     def close(self) -> None:
-        """Let plan and buffers go."""
+        """Let plan and buffers go, once the GPU is done with them."""
+        if self._context is not None:
+            with suppress(EngineError):  # what failed on the GPU was said when it was waited for
+                self._stream.wait()
         self._context = self._engine = None
         for memory in self.buffers.values():
             memory.close()
@@ -158,8 +167,9 @@ def load_plans(bundle: Bundle, precision: str = "float16", folder: Path | None =
     Raises `BackendUnavailable` without a GPU, `BuildError` naming a plan that is missing, stale or foreign.
     """
     here, folder = this_machine(bundle), plans_folder(bundle, folder)
+    command = f"taro-rt plans --bundle {bundle.folder} --precision {precision}"
     found = {
-        (graph, batch): find_plan(folder, f"{graph}.b{batch}.{precision}", here)
+        (graph, batch): find_plan(folder, f"{graph}.b{batch}.{precision}", here, command)
         for graph, batches in PLANNED.items()
         for batch in batches
     }  # all of them before the first is read

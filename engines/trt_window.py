@@ -203,13 +203,16 @@ class TrtWindow:
         """Once as it is, so that nothing is left to be set up, then again for the recording."""
         self._loop(program)
         self._stream.wait()
-        self._stream.capture()
         try:
+            self._stream.capture()
             self._loop(program)
             program.graph = self._stream.captured()
         except EngineError as error:
             self._stream.abandon()
             program.why_not = str(error)
+        except BaseException:  # an interrupt: a stream that goes on recording would run nothing any more
+            self._stream.abandon()
+            raise
 
     def _loop(self, program: Program) -> None:
         """All steps, from the first entry of the noise to the decoder's latents."""

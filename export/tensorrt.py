@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
 
 from taro_rt.engines import gpu
+from taro_rt.engines.backends import is_installed
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.cache import content_of
 from taro_rt.engines.contract import Contract
@@ -32,6 +33,7 @@ from taro_rt.engines.plans import (
 )
 from taro_rt.engines.stages import Geometry
 from taro_rt.engines.static import PLANNED, static_contracts
+from taro_rt.export.custom import PLUGIN
 from taro_rt.export.deploy import DTYPES, Precision, deployed_models
 from taro_rt.export.progress import Tell, silent
 
@@ -80,12 +82,13 @@ def build_plans(
     machine = gpu.find_gpu()
     assert not isinstance(machine, str)  # `require` looked
     folder = plans_folder(bundle, folder)
-    flags = build_flags(options, with_triton=find_spec("triton") is not None)
+    flags = build_flags(options, with_triton=can_compile(machine.capability))
     if "plugins" in flags:
         from taro_rt.kernels.plugin import register_plugins
 
         register_plugins(machine.capability)
     steps, paths = bundle.manifest.sampler.steps, dict[str, Path]()
+    content_of_bundle, sources = content_of(bundle), source_version()
     total = sum(map(len, PLANNED.values()))
     for i, (graph, batch, model) in enumerate(
         deployed_models(load_networks(bundle), options.precision, steps)
@@ -94,7 +97,7 @@ def build_plans(
         content = model.SerializeToString(deterministic=True)
         contract = static_contracts(bundle.manifest.geometry, steps, batch)[graph]
         key = PlanKey(
-            graph, batch, options.precision, content_of(bundle), source_version(),
+            graph, batch, options.precision, content_of_bundle, sources,
             hashlib.sha256(content).hexdigest(), trt.__version__, machine.name,
             f"{machine.capability[0]}.{machine.capability[1]}",
             profile_text(contract, bundle.manifest.geometry), steps, flags,
@@ -102,18 +105,35 @@ def build_plans(
         path = folder / key.file_name()
         if options.force or not is_whole(path):
             timing = folder / timing_name(trt.__version__, machine.name)
-            plan = build_plan(content, contract, bundle.manifest.geometry, options, timing, path)
+            given = for_parser(content, "plugins" in flags)
+            plan = build_plan(given, contract, bundle.manifest.geometry, options, timing, path)
             if options.strip:
                 write_whole(folder / f"{key.stem()}.{key.onnx_sha256[:16]}.onnx", content)
             write_plan(folder, key, plan)
+        else:
+            os.utime(path)  # of several that fit, the one asked for last is loaded
         paths[f"{graph}.b{batch}"] = path
     tell("build", 1.0)
     return paths
 
 
+def can_compile(capability: tuple[int, int]) -> bool:
+    """Whether our kernels can go into plans for such a GPU."""
+    if not is_installed("triton"):
+        return False
+    from taro_rt.kernels.plugin import PTX_VERSIONS
+
+    if capability not in PTX_VERSIONS:
+        logging.getLogger("taro_rt").warning(
+            "plans are built without our kernels inside: compute capability %d.%d is not known yet",
+            *capability,
+        )
+    return capability in PTX_VERSIONS
+
+
 def require() -> None:
     """Raise `BackendUnavailable` unless plans can be built here."""
-    if missing := [name for name in ("tensorrt", "cuda") if find_spec(name) is None]:
+    if missing := [name for name in ("tensorrt", "cuda.bindings") if not is_installed(name)]:
         raise BackendUnavailable(f"building plans needs {' and '.join(missing)}: {NEEDS}")
     if reason := gpu.why_not():
         raise BackendUnavailable(f"building plans {reason}")
@@ -127,8 +147,10 @@ def build_plan(
     timing: Path,
     path: Path,
 ) -> bytes:
-    """Parse and build one ONNX file. `timing` is where measured times are kept for the next build, `path`
-    the plan's: what TensorRT says of a failure is written beside it as a .log file, and named.
+    """Parse and build what `for_parser` made of an ONNX file.
+
+    `timing` is where measured times are kept for the next build, `path` the plan's: what TensorRT says of a
+    failure is written beside it as a .log file, and named.
 
     Raises `BuildError`.
     """
@@ -141,7 +163,7 @@ def build_plan(
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
     parser = trt.OnnxParser(network, log)
-    if not parser.parse(decomposable(content)):
+    if not parser.parse(content):
         raise _failure(contract, path, log.lines, "cannot parse", _parser_errors(parser))
     config = _configure(builder, contract, geometry, options)
     cache = config.create_timing_cache(timing.read_bytes() if timing.is_file() else b"")
@@ -207,15 +229,21 @@ def build_flags(options: BuildOptions, with_triton: bool) -> tuple[str, ...]:
     return tuple(flags)
 
 
-def decomposable(content: bytes) -> bytes:
+def for_parser(content: bytes, plugins: bool) -> bytes:
     """The same file with every Attention marked as one that may be taken apart where no fused kernel fits.
 
+    Without `plugins`, nodes of ours lose what names them as such and are their function bodies: a plugin that
+    this process registered for an earlier build would be taken otherwise.
     Only for TensorRT's parser: ONNX Runtime refuses attributes that the standard does not have.
     """
     model = onnx.load_from_string(content)
     for node in model.graph.node:
         if node.op_type == "Attention" and not node.domain:
             node.attribute.append(onnx.helper.make_attribute("TRT_decomposable", 1))
+        if node.domain and not plugins:
+            kept = [given for given in node.attribute if given.name not in PLUGIN]
+            del node.attribute[:]
+            node.attribute.extend(kept)
     made: bytes = model.SerializeToString(deterministic=True)
     return made
 

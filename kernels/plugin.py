@@ -27,9 +27,13 @@ WARPS = (1, 2, 4, 8)
 """What TensorRT tries; tactic k takes the k-th, counted from 1."""
 MAX_SHARED = 48 << 10
 """Bytes that TensorRT's launcher of such plugins can ask for."""
-PTX_VERSION = 87
-"""The first that knows every GPU here, and older than what drivers for CUDA 12.8 and newer take."""
-TYPES = {"FLOAT": ("fp32", "FP32"), "HALF": ("fp16", "FP16"), "BF16": ("bf16", "BF16")}
+PTX_VERSIONS = {
+    (8, 0): 87, (8, 6): 87, (8, 7): 87, (8, 9): 87, (9, 0): 87, (10, 0): 87, (12, 0): 87,
+    (10, 3): 88, (12, 1): 88,
+}  # fmt: skip
+"""The first that knows the GPU, for each compute capability: drivers for CUDA 12.8 take 8.7, for 12.9
+take 8.8. With an older one the compiler ends the process."""
+TYPES = {"FLOAT": ("fp32", "FP32"), "HALF": ("fp16", "FP16")}
 """By TensorRT's name of a type: Triton's, and that of the plugin interface."""
 HIDDEN = re.compile(r"(\.visible \.entry \w+\()(.*?)(\n\))", re.DOTALL)
 
@@ -96,6 +100,10 @@ def compiled(operator: str, kind: str, width: int, capability: tuple[int, int], 
     Raises `ValueError` for what a plugin may not be: one that needs scratch memory, clusters or more shared
     memory than TensorRT gives.
     """
+    if (version := PTX_VERSIONS.get(capability)) is None:
+        raise ValueError(
+            f"{operator}: expected a compute capability of {list(PTX_VERSIONS)}, got {capability}"
+        )
     entry = ENTRIES[operator]
     names, ints = entry.arg_names, scalars(operator)
     constants = {"D": width, "BLOCK": triton.next_power_of_2(width), "EPS": EPS}
@@ -109,7 +117,7 @@ def compiled(operator: str, kind: str, width: int, capability: tuple[int, int], 
     made = triton.compile(
         ASTSource(entry, signature, constants, aligned),
         target=GPUTarget("cuda", capability[0] * 10 + capability[1], 32),
-        options={"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True, "ptx_version": PTX_VERSION},
+        options={"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True, "ptx_version": version},
     )
     check(operator, made.metadata)
     ptx = without_hidden(made.asm["ptx"], len(pointers) + len(ints))

@@ -15,6 +15,8 @@ from torch import Tensor
 from taro_rt.kernels.launch import Launch
 from taro_rt.kernels.switch import is_used, refuse
 
+MOST_OUTPUTS = 256
+"""Of one token: a block holds all of them, and with more it needs more shared memory than every GPU has."""
 TOKENS, DEPTH = 32, 64
 """Tokens of a program, and how much of their width is multiplied at a time."""
 
@@ -117,7 +119,8 @@ def finish_step_launch(
         "GUIDED": len(tokens) == 2 * batch, "F32_DOTS": tokens.dtype == torch.float32,
     }  # fmt: skip
     grid = (triton.cdiv(m, TOKENS), batch)
-    return Launch(finish_step_kernel, grid, arguments, constants, warps=4, stages=3)
+    stages = 1 if tokens.dtype == torch.float32 else 3  # of float32, more do not fit into registers
+    return Launch(finish_step_kernel, grid, arguments, constants, warps=4, stages=stages)
 
 
 def finish_step_reference(
@@ -183,6 +186,8 @@ def _check(
     if weight.shape != (p * q * channels, tokens.shape[2]) or bias.shape != weight.shape[:1]:
         expected = f"a weight [{p * q * channels}, {tokens.shape[2]}] and its bias"
         refuse(kernel, expected, [tuple(weight.shape), tuple(bias.shape)])
+    if len(weight) > MOST_OUTPUTS:
+        refuse(kernel, f"a patch of at most {MOST_OUTPUTS} values", len(weight))
     if latents.dtype != torch.float32 or noise.dtype != torch.float32 or weight.dtype != tokens.dtype:
         got = [latents.dtype, noise.dtype, weight.dtype, tokens.dtype]
         refuse(kernel, "float32 latents and noise, tokens and weight of one type", got)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from deployed_files import Files, write_files
+from deployed_files import STEPS, Files, write_files
 from make_tiny_bundle import GLOBAL, tiny_config
 from onnx import TensorProto, helper
 
+from taro_rt.engines.bundle import DEFAULT, Bundle
 from taro_rt.engines.contract import Array, Contract
+from taro_rt.engines.eager import load_networks
 from taro_rt.engines.errors import ContractError, EngineError
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.nets.networks import Networks
@@ -31,8 +34,8 @@ from taro_rt.engines.static import (
     visual_tensor,
 )
 from taro_rt.engines.window import Step
-from taro_rt.export.custom import DOMAIN
-from taro_rt.export.deploy import DTYPES, Precision, file_name
+from taro_rt.export.custom import DOMAIN, PLUGIN
+from taro_rt.export.deploy import DTYPES, Precision, file_name, write_deployed
 from taro_rt.export.operators import faults
 from taro_rt.export.parity import LIMITS, deviation
 from taro_rt.runtime.sampler import guide, linear_steps, sample, time_grid
@@ -142,14 +145,38 @@ def test_files_tell_nothing_of_the_machine_they_were_made_on(files: Files) -> No
 
 
 def test_the_marked_copy_for_tensorrt_differs_in_attention_alone(files: Files) -> None:
-    from taro_rt.export.tensorrt import decomposable
+    from taro_rt.export.tensorrt import for_parser
 
     content = (files.folder / file_name("denoiser", 1, "float16")).read_bytes()
-    plain, marked = onnx.load_from_string(content), onnx.load_from_string(decomposable(content))
+    plain, marked = onnx.load_from_string(content), onnx.load_from_string(for_parser(content, plugins=True))
     for before, after in zip(plain.graph.node, marked.graph.node, strict=True):
         if before.op_type == "Attention":
             assert helper.get_attribute_value(after.attribute.pop()) == 1
         assert before == after
+
+
+def test_the_copy_for_plans_without_plugins_names_none(files: Files) -> None:
+    from taro_rt.export.tensorrt import for_parser
+
+    content = (files.folder / file_name("denoiser", 1, "float16")).read_bytes()
+    ours = [
+        node for node in onnx.load_from_string(for_parser(content, plugins=False)).graph.node if node.domain
+    ]
+    named = {given.name for node in ours for given in node.attribute}
+    assert ours and named and not named & set(PLUGIN)
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_the_embedded_bundles_vocoder_becomes_such_a_file_too(precision: Precision, tmp_path: Path) -> None:
+    """It is a bank of oscillators; the tiny networks have the published one."""
+    networks, planned = load_networks(Bundle.open(DEFAULT)), {"vocoder": (1,)}
+    write_deployed(networks, tmp_path, precision, STEPS, planned)
+    files = Files(networks, tmp_path, planned)
+    assert not faults(files.model("vocoder", 1, precision))
+    engine = files.engine("vocoder", 1, precision)
+    feed = typical_inputs(engine.contract, seed=1)
+    off = deviation(engine(**feed)["wave"], expected(networks, "vocoder", feed)[0]).relative_rms
+    assert off <= (HALF["vocoder"] if precision == "float16" else 1e-4)
 
 
 def row_engine(files: Files, graph: str, contract: Contract, batches: tuple[int, ...]) -> RowEngine:

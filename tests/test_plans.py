@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -71,6 +72,18 @@ def test_of_several_plans_the_one_that_fits_is_taken(tmp_path: Path) -> None:
     mine = write_plan(tmp_path, KEY, PLAN)
     write_plan(tmp_path, replace(KEY, tensorrt="10.16.1.11"), PLAN)
     assert find_plan(tmp_path, STEM, HERE)[0] == mine
+
+
+def test_of_several_that_fit_the_one_asked_for_last_is_taken(tmp_path: Path) -> None:
+    plans = [write_plan(tmp_path, replace(KEY, flags=(flag,)), PLAN) for flag in ("plugins", "none")]
+    for when_s, path in enumerate(reversed(plans)):
+        os.utime(path, (when_s, when_s))
+    assert find_plan(tmp_path, STEM, HERE)[0] == plans[0]
+
+
+def test_what_is_missing_is_told_with_the_command_that_builds_it(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="with taro-rt plans --bundle b --precision float32"):
+        find_plan(tmp_path, STEM, HERE, "taro-rt plans --bundle b --precision float32")
 
 
 def test_every_plan_that_does_not_fit_is_named(tmp_path: Path) -> None:

@@ -70,6 +70,24 @@ def test_the_ptx_is_of_a_version_that_drivers_of_cuda_12_8_take(built: list[Any]
     assert {re.search(r"\.version (\S+)", ptx)[1] for *_, ptx in built} == {"8.7"}  # type: ignore[index]
 
 
+def test_gpus_that_the_older_ptx_does_not_know_get_the_newer() -> None:
+    """With the older one the compiler ends the process, which no test of one process would outlive."""
+    made = compiled(width=192, capabilities=((10, 3), (12, 1)))
+    assert {re.search(r"\.version (\S+)", ptx)[1] for *_, ptx in made} == {"8.8"}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("kind", "width"), [("fp32", 768), ("fp16", 192), ("fp32", 192)])
+def test_every_entry_is_compiled_for_the_embedded_width_and_for_float32(kind: str, width: int) -> None:
+    assert len(compiled(kind, width, ((8, 0), (9, 0)))) == 2 * 3 * 4
+
+
+def test_a_gpu_that_is_not_known_is_refused_in_words() -> None:
+    from taro_rt.kernels.plugin import compiled as compile_entry
+
+    with pytest.raises(ValueError, match=r"expected a compute capability of .* got \(11, 0\)"):
+        compile_entry("GateModulate", "fp16", 768, (11, 0), 4)
+
+
 def test_entries_need_a_few_bytes_of_shared_memory(built: list[Any]) -> None:
     assert all(shared <= 1024 for *_, shared, _ in built)
 

@@ -19,6 +19,7 @@ from taro_rt.engines.static import PLANNED, static_contracts
 from taro_rt.export.tensorrt import (
     BuildOptions,
     build_flags,
+    can_compile,
     free_ranges,
     is_whole,
     profile_text,
@@ -127,6 +128,12 @@ def test_plugins_stand_in_the_key_with_their_compiler() -> None:
     triton: Any = pytest.importorskip("triton")
     assert f"triton {triton.__version__}" in build_flags(BuildOptions(), with_triton=True)
     assert "plugins" not in build_flags(BuildOptions(plugins=False), with_triton=True)
+
+
+def test_our_kernels_go_into_plans_for_gpus_that_are_known_only(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("triton")
+    assert can_compile((9, 0)) and not caplog.records
+    assert not can_compile((11, 0)) and "11.0 is not known" in caplog.text
 
 
 def test_without_triton_there_are_no_plugins() -> None:

@@ -16,7 +16,7 @@ from make_tiny_bundle import FRAME_WISE, GLOBAL, tiny_config, tiny_networks
 from taro_rt.engines.nets.config import TransformerConfig
 from taro_rt.engines.static import static_contracts
 from taro_rt.export.deploy import Precision, deployed_models
-from taro_rt.export.tensorrt import decomposable, free_ranges
+from taro_rt.export.tensorrt import for_parser, free_ranges
 
 pytestmark = [
     pytest.mark.trt,
@@ -38,7 +38,7 @@ def test_every_file_is_parsed_and_built(
         builder = rtx.Builder(log)
         network = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = rtx.OnnxParser(network, log)
-        parsed = parser.parse(decomposable(model.SerializeToString()))
+        parsed = parser.parse(for_parser(model.SerializeToString(), plugins=False))
         assert parsed, (graph, batch, [parser.get_error(i).desc() for i in range(parser.num_errors)])
         config = builder.create_builder_config()
         config.num_compute_capabilities = 1
