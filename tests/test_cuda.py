@@ -269,7 +269,7 @@ def test_too_little_memory_is_told_before_anything_is_loaded() -> None:
     cuda.require_memory(2000 << 20, 2000 << 20)
 
 
-def test_the_published_size_needs_a_few_gigabytes(bundles: dict[str, Bundle]) -> None:
+def test_the_embedded_bundle_needs_about_a_gigabyte(bundles: dict[str, Bundle]) -> None:
     small = cuda.needed_bytes(bundles["embedded"])
     assert 0.5e9 < small < 1.5e9
 

@@ -77,7 +77,7 @@ def test_the_chain_has_percentiles_and_stages_that_sum_to_it(record: dict[str, A
     assert set(stages) == {"watch", "sampler", "sound", "host"}
     total = sum(stage["p50"] for stage in stages.values())
     assert total == pytest.approx(chain["frames_to_wave_ms"]["p50"], rel=0.5)
-    assert all(stages[name]["tflops"] >= 0 for name in ("watch", "sampler", "sound"))
+    assert all("tflops" in stages[name] for name in ("watch", "sampler", "sound"))
 
 
 def test_every_optimisation_and_every_other_runtime_has_its_row(record: dict[str, Any]) -> None:
