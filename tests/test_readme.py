@@ -27,11 +27,12 @@ def test_readme_figures_are_those_of_the_committed_records() -> None:
     assert "file to file" in table.figures()
 
 
-@pytest.mark.parametrize("name", ["evaluation", "edits"])
+@pytest.mark.parametrize("name", ["evaluation", "edits", "fast", "bench-embedded"])
 def test_figures_of_the_embedded_bundle_are_of_the_one_that_is_shipped(name: str) -> None:
     manifest = json.loads((ROOT / "engines/default/manifest.json").read_text("utf-8"))
     record = json.loads((ROOT / f"benchmarks/results/cpu-2-cores/{name}.json").read_text("utf-8"))
-    assert record["transformer_sha256"] == manifest["files"]["transformer.safetensors"]["sha256"]
+    of = record.get("workload", record)["transformer_sha256"]
+    assert of == manifest["files"]["transformer.safetensors"]["sha256"]
 
 
 def test_first_screen_names_two_commands_that_exist() -> None:
