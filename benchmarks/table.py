@@ -298,8 +298,8 @@ def stage_table(rows: list[dict[str, Any]]) -> str:
 
 def fast_table(rows: list[dict[str, Any]], lost: dict[str, dict[str, Any]], n_clips: int) -> str:
     lines = [
-        f"| fast: another sound | ratio | s, p50 | embedded bundle, {n_clips} held-out clips: onset F1 ±100 ms "
-        "| FD | class accuracy |",
+        f"| fast: another sound | ratio | s, p50 | embedded bundle, {n_clips} held-out clips: onset F1 "
+        "±100 ms | FD | class accuracy |",
         "|---|---|---|---|---|---|",
     ]
     if "exact" in lost:

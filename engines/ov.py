@@ -130,9 +130,7 @@ def load_ov(
             "leave --precision out"
         )
     watch, folder = watch or Watch(), cache_folder("openvino", bundle)
-    if (
-        folder is not None
-    ):  # the names of its files do not tell the precision: one would be loaded as the other
+    if folder is not None:  # its files' names do not tell the precision: one would be loaded as the other
         folder = folder / precision
     return {
         name: OvEngine(bundle.graph(name), contract, precision, threads, watch, folder)

@@ -101,12 +101,14 @@ def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: p
     }
     manifest = json.loads((ROOT / "engines/default/manifest.json").read_text("utf-8"))
     sha256 = manifest["files"]["transformer.safetensors"]["sha256"]
-    (folder / "fast.json").write_text(json.dumps({"settings": settings, "transformer_sha256": sha256}))
+    costs = {"settings": settings, "transformer_sha256": sha256, "clips": 42}
+    (folder / "fast.json").write_text(json.dumps(costs))
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     text = table.speed()
     assert "| new | 2.00 | 1.00 | 1.00 | 1.00 | 1 | 2.0 | 0.50 (4.0) | 300 | 10% | 1.02% |" in text
     assert "4 takes at once (new): 1.00 s, 2.10 times one." in text
     assert "| odd | not timed: velocity" in text and "0.60 (17%)" in text
+    assert "embedded bundle, 42 held-out clips" in text
     assert "| new, float32 | 4.00 | 1.00 | 0.80 | 6.00 | 30% |" in text
     assert "| new, int8 | 4.00 | 1.00 | 0.80 | 7.00 | 30% |" in text
     assert "| TARO | 0.58 | 258 |" in text and "not measured here" in text
