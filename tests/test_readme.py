@@ -112,7 +112,7 @@ def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: p
     assert "| new, float32 | 4.00 | 1.00 | 0.80 | 6.00 | 30% |" in text
     assert "| new, int8 | 4.00 | 1.00 | 0.80 | 7.00 | 30% |" in text
     assert "| TARO | 0.58 | 258 |" in text and "not measured here" in text
-    (folder / "fast.json").write_text(json.dumps({"settings": settings, "transformer_sha256": "older"}))
+    (folder / "fast.json").write_text(json.dumps({**costs, "transformer_sha256": "older"}))
     assert "| new, int8 | 4.00 | 1.00 | not measured | | |" in table.speed()
     drawn = ElementTree.fromstring(plot.latency(bench_record()))
     assert sum(element.tag.endswith("rect") for element in drawn) == 1 + 9 + 2 * (9 + 1)
