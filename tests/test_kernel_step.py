@@ -48,7 +48,8 @@ def test_all_tokens_of_the_published_size_reach_their_place() -> None:
 
 
 def test_a_patch_of_more_values_than_every_gpu_has_memory_for_is_refused() -> None:
-    tokens, weight = drawn(1, 4, 32), drawn(512, 32)
-    latents = drawn(1, 8, 8, 32)
+    f32 = torch.float32
+    tokens, weight, bias = drawn(1, 4, 32, dtype=f32), drawn(512, 32, dtype=f32), drawn(512, dtype=f32)
+    latents = drawn(1, 8, 8, 32, dtype=f32)
     with pytest.raises(ValueError, match="a patch of at most 256 values, got 512"):
-        finish_step(tokens, weight, drawn(512), latents, latents, [4, 16], Update(1.0, 0.1, 0.0))
+        finish_step(tokens, weight, bias, latents, latents, [4, 16], Update(1.0, 0.1, 0.0))
