@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from taro_rt.engines.nets.config import PUBLISHED, SMALL, TransformerConfig
 from taro_rt.engines.nets.hifigan import HifiGan
-from taro_rt.engines.nets.mmdit import MMDiT
+from taro_rt.engines.nets.mmdit import MMDiT, PatchEmbed
 from taro_rt.engines.nets.networks import Networks, load_weights
 from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.vae import Vae, VaeDecoder
@@ -147,3 +147,14 @@ def test_the_geometry_follows_from_the_networks() -> None:
     assert PUBLISHED.geometry().wave_tail == 32
     assert PUBLISHED.geometry().resize == "released"
     assert replace(SMALL, mel_frames=408).geometry().latent_frames == 102
+
+
+@pytest.mark.parametrize("patch", [(2, 2), (2, 8)])
+def test_patches_are_embedded_as_by_a_convolution_in_bfloat16_too(patch: tuple[int, int]) -> None:
+    """As a convolution, 8 channels and a wide patch come out wrong in bfloat16 on processors with AMX."""
+    embed, latents = PatchEmbed(8, 64, patch), torch.randn(2, 8, 204, 16)
+    with torch.inference_mode():
+        want = embed.proj(latents).flatten(2).transpose(1, 2)
+        torch.testing.assert_close(embed(latents), want)
+        rounded = embed.bfloat16()(latents.bfloat16()).float()
+    assert (rounded - want).norm() < 0.01 * want.norm()
