@@ -58,8 +58,9 @@ VARIANTS: dict[str, Objective] = {
     "interpolation": Objective(replace(TRA, match="interpolation")),
     "global pooling": Objective(replace(TRA, match="pooling")),
     "global modulation": Objective(TRA),
+    "centred teacher": Objective(replace(TRA, centred=True)),
 }
-"""Table 3, then Table 4 ("TRA + OAC" is its weighted Conv1d), then a question of our own."""
+"""Table 3, then Table 4 ("TRA + OAC" is its weighted Conv1d), then two questions of our own."""
 SEEDS = (0, 1, 2)
 SAMPLER = SamplerDefaults(guidance=2.5)
 SHARED = ("vae", "onset", "visual", "teacher")

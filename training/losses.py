@@ -51,6 +51,9 @@ class Tra:
     """Lambda of equation (8)."""
     hidden: int = 2048
     """Width of the head."""
+    centred: bool = False
+    """Aligns to the encoder's features less their mean over clips at each place, which says nothing of a clip
+    and is most of what a small encoder says. The paper aligns to the features as they are."""
 
 
 def interpolant(t: Tensor, path: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -134,6 +134,7 @@ def train_transformer(
         start_from_waves(first)
     net = Aligned(mmdit, what.tra, GRID, WIDTH)
     teacher = read_teacher(runs / "teacher").to(recipe.device) if what.tra else None
+    centre = mean_heard(teacher, examples.mels, recipe.device) if what.tra and what.tra.centred else None
 
     def loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         data, on, mels = batch(config, examples, what, rng)
@@ -142,7 +143,9 @@ def train_transformer(
         t = torch.from_numpy(np.sqrt(u) if what.near_noise else u).clamp(1e-3, 1.0)
         keep = torch.from_numpy((rng.random(BATCH) >= DROP).astype(np.float32))
         t, keep = t.to(recipe.device), keep.to(recipe.device)
-        value, parts = objective(net, data, t, on, keep, heard(teacher, mels))
+        features = heard(teacher, mels)
+        features = features if centre is None else features - centre
+        value, parts = objective(net, data, t, on, keep, features)
         noisy = parts["flow"][t > 0.9].mean().nan_to_num(1.0).item()
         figures = {"flow": parts["flow"].mean().item(), "noisy": noisy, "align": parts["align"].item()}
         return value, figures
@@ -165,6 +168,13 @@ def start_from_waves(layer: nn.Linear) -> None:
 def heard(teacher: AudioEncoder | None, mels: Tensor) -> Tensor:
     """The teacher's features [b, m, e] of log-mels [b, 816, 64]; nothing without a teacher."""
     return mels.new_zeros(0) if teacher is None else teacher(mels).float()
+
+
+@torch.no_grad()
+def mean_heard(teacher: AudioEncoder | None, mels: Tensor, device: str) -> Tensor:
+    """Mean over the clips `mels` [n, 816, 64] of the teacher's features at each place [m, e]."""
+    chunks = mels.split(BATCH)
+    return torch.stack([heard(teacher, x.float().to(device)).sum(0) for x in chunks]).sum(0) / len(mels)
 
 
 def batch(
