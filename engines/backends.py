@@ -35,7 +35,7 @@ ONLY = {
 }
 """The backends that have a precision, best first."""
 LARGE_BYTES = 100_000_000
-"""Bundles of more weights than this repay the seconds that compiling their graphs takes."""
+"""Bundles of more weights than this repay the seconds and the memory that OpenVINO takes to load."""
 
 
 class Engine(Protocol):
@@ -201,27 +201,34 @@ def choose_for(
         return _asked_for("cuda", device, precision, "device cuda was asked for")
     if precision in ONLY:
         return _asked_for(ONLY[precision][-1], device, precision)
-    if (why_not := _why_not_openvino(n_bytes, reasons["openvino"], device, precision)) is None:
-        return Choice("openvino", "bfloat16", "this processor computes in bfloat16")
+    if (why_not := _why_not_openvino(n_bytes, reasons["openvino"], device)) is None:
+        return _openvino(precision)
     usable = [name for name in ready if name not in ON_GPU and (name != "openvino" or device != "cuda")]
     if not usable:
         raise BackendUnavailable(f"device {device}: {reasons['onnxruntime']}")
-    return Choice(usable[0], "float32", why_not)
+    return Choice(usable[0], "float32", "float32 was asked for" if precision == "float32" else why_not)
 
 
-def _why_not_openvino(n_bytes: int, missing: str, device: str | None, precision: str) -> str | None:
-    """Why its bfloat16 is not what suits best; None if it is."""
-    if precision == "float32":
-        return "float32 was asked for"
+def _why_not_openvino(n_bytes: int, missing: str, device: str | None) -> str | None:
+    """Why it is not what suits best; None if it is."""
     if device == "cuda":
         return "openvino has no CUDA"
     if missing:
         return f"openvino {missing}"
     if n_bytes < LARGE_BYTES:
-        return "the bundle is small: compiling it would take longer than bfloat16 saves"
+        return "the bundle is small: from process start to sound openvino takes as long, in more memory"
+    return None
+
+
+def _openvino(precision: str) -> Choice:
+    """It, for a bundle that is large."""
     from taro_rt.engines.ov import precisions
 
-    return None if "bfloat16" in precisions() else "this processor has no bfloat16"
+    if precision == "float32":
+        return Choice("openvino", "float32", "float32 was asked for; it is the fastest for large bundles")
+    if "bfloat16" in precisions():
+        return Choice("openvino", "bfloat16", "this processor computes in bfloat16")
+    return Choice("openvino", "float32", "the fastest for large bundles; this processor has no bfloat16")
 
 
 def _asked_for(backend: str, device: str | None, precision: str, why: str = "asked for") -> Choice:

@@ -127,15 +127,28 @@ def test_a_whole_generation_is_close_to_that_of_onnx_runtime(bundle: Bundle, tmp
     np.testing.assert_allclose(sounds[0], sounds[1], atol=1e-4)
 
 
-def test_large_bundles_take_bfloat16_and_say_why(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_bundles_take_openvino_in_what_the_processor_has_and_say_why(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     large = enlarged(bundle)
     monkeypatch.setattr(ov, "precisions", lambda: ("bfloat16", "float32"))
     assert str(choose(large)) == ("openvino in bfloat16: this processor computes in bfloat16")
-    assert choose(bundle).backend == "onnxruntime" and "small" in choose(bundle).reason
-    assert choose(large, precision="float32").backend == "onnxruntime"
-    assert choose(large, device="cuda").backend == "onnxruntime"
+    asked = choose(large, precision="float32")
+    assert (asked.backend, asked.precision) == ("openvino", "float32") and "asked for" in asked.reason
     monkeypatch.setattr(ov, "precisions", lambda: ("float32",))
-    assert choose(large).backend == "onnxruntime" and "no bfloat16" in choose(large).reason
+    got = choose(large)
+    assert (got.backend, got.precision) == ("openvino", "float32") and "no bfloat16" in got.reason
+
+
+def test_small_bundles_and_other_devices_leave_openvino_alone(bundle: Bundle) -> None:
+    assert choose(bundle).backend == "onnxruntime" and "small" in choose(bundle).reason
+    assert choose(enlarged(bundle), device="cuda").backend == "onnxruntime"
+
+
+def test_a_precision_that_the_processor_lacks_is_refused(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ov, "precisions", lambda: ("float32",))
     with pytest.raises(BackendUnavailable, match="precision bfloat16: this processor computes in float32"):
         load_engines(bundle, precision="bfloat16")
 
