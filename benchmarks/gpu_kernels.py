@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gpu_work import Record, Work, kernel_seconds
+from gpu_work import Record, Work, attempted, kernel_seconds
 from torch import nn
 
 from taro_rt.engines.cuda_nets import rewrite
@@ -37,21 +38,29 @@ def ceilings(work: Work) -> Record:
 
 
 def table(work: Work, most: Record) -> Iterator[Record]:
-    """Every kind of launch, unguided (one row) and guided (two)."""
+    """Every kind of launch, unguided (one row) and guided (two), then the choices there were for some."""
     if not find_spec("triton"):
         yield {"name": "all kernels", "missing": "triton is not installed"}
         return
     for rows in (1, 2):
-        for name, flop, n_bytes, call in _calls(work, rows):
-            seconds = kernel_seconds(call, work.plan.device)
-            row: Record = {"name": name, "rows": rows, "us": round(1e6 * seconds, 2)}
-            rate, bandwidth = 1e-12 * flop / seconds, 1e-9 * n_bytes / seconds
-            row |= {"tflops": round(rate, 2), "of_gemm": round(rate / most["gemm_tflops"], 3)} if flop else {}
-            row |= {"gb_s": round(bandwidth, 1), "of_copy": round(bandwidth / most["copy_gb_s"], 3)}
-            yield row
+        for name, *cost, call in chain(_calls(work, rows), _choices(work, rows)):
+            made = attempted(lambda cost=cost, call=call: _measured(work, most, *cost, call))
+            yield {"name": name, "rows": rows, **made}
 
 
-def vocoders(work: Work) -> Iterator[Record]:
+def _measured(work: Work, most: Record, flop: float, n_bytes: float, call: Call) -> Record:
+    seconds = kernel_seconds(call, work.plan.device)
+    bandwidth = 1e-9 * n_bytes / seconds
+    row: Record = {"us": round(1e6 * seconds, 2), **(_rate(flop, seconds, most) if flop else {})}
+    return {**row, "gb_s": round(bandwidth, 1), "of_copy": round(bandwidth / most["copy_gb_s"], 3)}
+
+
+def _rate(flop: float, seconds: float, most: Record) -> Record:
+    rate = 1e-12 * flop / seconds
+    return {"tflops": round(rate, 2), "of_gemm": round(rate / most["gemm_tflops"], 3)}
+
+
+def vocoders(work: Work, most: Record) -> Iterator[Record]:
     """The vocoder of one window, convolutions by cuDNN as the engine has them, and by our kernel."""
     if not isinstance(work.config.vocoder, HifiGanConfig):
         yield {"name": "vocoder", "missing": "only HiFi-GAN has a kernel"}
@@ -59,18 +68,18 @@ def vocoders(work: Work) -> Iterator[Record]:
     g, half = work.geometry, torch.float16
     mel = torch.randn(1, g.mel_frames, g.mel_bins, device=work.plan.device, dtype=half)
     flop = flops(work.config, "vocoder", b=1)
-    with torch.inference_mode():
-        for name, make in (("cuDNN", _by_cudnn), ("our kernel", _by_kernel)):
-            if name == "our kernel" and not find_spec("triton"):
-                yield {"name": f"vocoder by {name}", "missing": "triton is not installed"}
-                continue
+    for name, make in (("cuDNN", _by_cudnn), ("our kernel", _by_kernel)):
+        if name == "our kernel" and not find_spec("triton"):
+            yield {"name": f"vocoder by {name}", "missing": "triton is not installed"}
+            continue
+
+        def measured(make: Callable[..., Any] = make) -> Record:
             run = make(work.networks().vocoder, half)
-            seconds = kernel_seconds(lambda run=run: run(mel), work.plan.device, calls=2)
-            yield {
-                "name": f"vocoder by {name}",
-                "us": round(1e6 * seconds, 1),
-                "tflops": round(1e-12 * flop / seconds, 2),
-            }
+            seconds = kernel_seconds(lambda: run(mel), work.plan.device, calls=2)
+            return {"us": round(1e6 * seconds, 1), **_rate(flop, seconds, most)}
+
+        with torch.inference_mode():
+            yield {"name": f"vocoder by {name}", **attempted(measured)}
 
 
 def _by_cudnn(net: nn.Module, half: torch.dtype) -> Callable[[torch.Tensor], Any]:
@@ -137,3 +146,48 @@ def _calls(work: Work, rows: int) -> Iterator[tuple[str, float, float, Call]]:
         2.0 * rows * m * d + 12.0 * latents.numel(),
         lambda: finish_step(x, *final, latents, noise, [p, q], step),
     )  # fmt: skip
+
+
+def _choices(work: Work, rows: int) -> Iterator[tuple[str, float, float, Call]]:
+    """What might be taken instead: attention and a linear layer by all their tiles, PyTorch's attention with
+    the streams joined for it; and the vocoder's longest convolution, which the engine leaves to cuDNN."""
+    from taro_rt.kernels.attention import TILES, joint_attention, joint_attention_reference
+    from taro_rt.kernels.conv import leaky_conv
+    from taro_rt.kernels.linear import LINEAR_TILES, linear_streams
+
+    c, g = work.config.transformer, work.geometry
+    d, n = c.width, g.visual_frames
+    m = g.latent_frames // c.patch[0] * (g.latent_bins // c.patch[1])
+
+    def values(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=work.plan.device).bfloat16()
+
+    tokens, qkv, qkv_x = rows * (n + m), values(rows, n, 3 * d), values(rows, m, 3 * d)
+    flop, n_bytes = 4.0 * rows * (n + m) ** 2 * d, 8.0 * tokens * d
+    for tiles in TILES:
+        yield (
+            f"joint attention, {tiles.queries} queries by {tiles.keys} keys", flop, n_bytes,
+            lambda t=tiles: joint_attention(qkv, qkv_x, c.heads, None, t),
+        )  # fmt: skip
+    yield (
+        "attention by PyTorch, streams joined", flop, n_bytes,
+        lambda: joint_attention_reference(qkv, qkv_x, c.heads),
+    )  # fmt: skip
+    context, x = values(rows, n, d), values(rows, m, d)
+    layers = [(values(4 * d, d), values(4 * d)) for _ in range(2)]
+    for cut in LINEAR_TILES:
+        yield (
+            f"linear fc1, GELU, both streams, tiles of {cut.rows} by {cut.columns} by {cut.depth}",
+            8.0 * tokens * d * d, 2.0 * (5 * tokens * d + 8 * d * d),
+            lambda t=cut: linear_streams(context, x, *layers, True, t),
+        )  # fmt: skip
+    if rows == 1 and isinstance(work.config.vocoder, HifiGanConfig):
+        net = HifiGan(work.config.vocoder)
+        stack = net.resblocks[-1]
+        size, channels = max(layer.kernel_size[0] for layer in stack.convs1), stack.convs1[0].in_channels
+        wave, weight = values(1, g.mel_frames * g.hop, channels), values(size, channels, channels)
+        yield (
+            f"convolution of {channels} channels, {size} taps, ours",
+            2.0 * size * channels**2 * g.mel_frames * g.hop, 6.0 * channels * g.mel_frames * g.hop,
+            lambda: leaky_conv(wave, weight, weight[0, 0], -(size // 2) * 5, 5, wave),
+        )  # fmt: skip

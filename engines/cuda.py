@@ -8,6 +8,7 @@ to the host between its frames and its sound. Importable without a GPU; nothing 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,12 +112,12 @@ def load_cuda(
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
         require_memory(needed_bytes(bundle), free)
-    try:
+    with suppress(torch.OutOfMemoryError):  # let go of, so that what was loaded goes, too
         return load_networks_on(load_networks(bundle, device), bundle.contracts(), precision, device, fused)
-    except torch.OutOfMemoryError as error:
-        raise BuildError(
-            f"backend cuda: the GPU's memory ran out; about {needed_bytes(bundle) >> 20} MB are needed"
-        ) from error
+    torch.cuda.empty_cache()
+    raise BuildError(
+        f"backend cuda: the GPU's memory ran out; about {needed_bytes(bundle) >> 20} MB are needed"
+    )
 
 
 def load_networks_on(

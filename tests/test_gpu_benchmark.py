@@ -8,16 +8,24 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import gpu
+import gpu_kernels
 import gpu_parity
 import gpu_work
 import pytest
 import torch
 from gpu_work import Plan, Work
 from make_tiny_bundle import tiny_config
+
+try:
+    from taro_rt.kernels.attention import TILES
+    from taro_rt.kernels.linear import LINEAR_TILES
+except ImportError:  # without Triton
+    TILES = LINEAR_TILES = ()
 
 ROOT = Path(__file__).parents[1]
 PARTS = (
@@ -94,9 +102,60 @@ def test_the_kernel_table_compares_with_what_the_device_can_do(record: dict[str,
     if not find_spec("triton"):
         assert record["kernels"] == [{"name": "all kernels", "missing": "triton is not installed"}]
         return
-    assert {row["rows"] for row in record["kernels"]} == {1, 2} and len(record["kernels"]) == 24
+    names = [row["name"] for row in record["kernels"]]
+    assert {row["rows"] for row in record["kernels"]} == {1, 2}
+    assert sum("queries by" in name for name in names) == 2 * len(TILES)
+    assert sum("tiles of" in name for name in names) == 2 * len(LINEAR_TILES)
+    assert names.count("attention by PyTorch, streams joined") == 2
     assert all(row["us"] > 0 and row["of_copy"] >= 0 for row in record["kernels"])
-    assert sum("of_gemm" in row for row in record["kernels"]) == 20
+    assert [row["name"] for row in record["kernels"] if "of_gemm" not in row] == 2 * [
+        "norm and modulate", "gate, norm and modulate"
+    ]  # fmt: skip
+
+
+def test_a_goal_says_what_was_measured_for_it(record: dict[str, Any]) -> None:
+    reached = record["reached"]
+    assert len(reached) == 8 and reached["must: sampler_ms"]["wanted"] == 24
+    chain = record["chain"]["frames_to_wave_ms"]["p50"]
+    assert reached["goal: frames_to_wave_ms"]["measured"] == chain
+    assert reached["goal: frames_to_wave_ms"]["is_met"] == (chain <= 25)
+    most = max(row["takes_per_s"] for row in record["takes"])
+    assert reached["goal: takes_per_s"] == {"wanted": 65, "measured": most, "is_met": most >= 65}
+
+
+def test_a_goal_that_nothing_was_measured_for_is_not_met() -> None:
+    empty = {"takes": [], "chain": {"failed": "x"}, "ratios": {}, "file": {"missing": "y"}}
+    assert not any(each["is_met"] or each["measured"] for each in gpu.reached(empty).values())
+
+
+def test_a_row_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr(gpu_work, "PUBLISHED", tiny_config())
+    taken = gpu_kernels.kernel_seconds
+
+    def fail_at_attention(call: Any, device: str, **more: Any) -> float:
+        if "joint_attention" in call.__code__.co_names + call.__code__.co_freevars:
+            raise RuntimeError("out of resources: shared memory")
+        return taken(call, device, **more)
+
+    monkeypatch.setattr(gpu_kernels, "kernel_seconds", fail_at_attention)
+    rows = list(gpu_kernels.table(Work(TINY), {"gemm_tflops": 1.0, "copy_gb_s": 1.0}))
+    failed = [row["name"] for row in rows if "failed" in row]
+    assert failed and all("attention" in name for name in failed)
+    assert sum("us" in row for row in rows) > len(failed)
+
+
+def test_what_is_measured_is_kept_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(gpu_work, "PUBLISHED", tiny_config())
+    target, seen = tmp_path / "gpu.json", list[set[str]]()
+
+    def keep(record: dict[str, Any]) -> None:
+        gpu.write(record, target)
+        seen.append(set(json.loads(target.read_text())))
+
+    gpu.timed(Work(replace(TINY, seconds=0.0)), {"parity": {"fp8": {"missing": "for a test"}}}, keep)
+    assert len(seen) >= len(PARTS) and all(early <= late for early, late in pairwise(seen))
+    assert seen[-1] - seen[0] >= set(PARTS) - {"chain"}
 
 
 def test_the_prediction_for_another_device_is_marked_as_one(record: dict[str, Any]) -> None:
