@@ -34,7 +34,11 @@ CAPABILITIES = (80, 90, 120)
 WIDTH, HEADS, PATCH, CHANNELS = 768, 12, 2, 8
 CONTEXT, X, BATCH, VECTORS = 32, 816, 2, 142
 """Of the published size: tokens of both streams, rows of a guided step, modulation vectors."""
-TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+HEAD_WIDTHS = (16, 32, 128)
+"""Of a head, beside the 64 of the published size."""
+STEP_WIDTHS = ((192, 1, 8), (128, 2, 4), (64, 2, 8))
+"""Widths of the last linear layer, patches and channels, beside those of the published size."""
 POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
 
 
@@ -78,6 +82,11 @@ def _rows(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     yield "gate_modulate", gate_modulate_launch(streams, modulation, streams, at)
     one = (context[:1, :1],) * 4
     yield "gate_modulate, one token", gate_modulate_launch(one, modulation[:1], one, at)
+    short = (context[:, :1], x, context[:, :1], x)
+    yield "gate_modulate, context of one token", gate_modulate_launch(short, modulation, short, at)
+    for n_positions in (102, 204):
+        rows = _on_meta(BATCH, n_positions, VECTORS, WIDTH, dtype=dtype)
+        yield f"gate_modulate, {n_positions} rows", gate_modulate_launch(streams, rows, streams, at)
 
 
 def _attention(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
@@ -88,6 +97,14 @@ def _attention(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
         name = f"attention {tiles.queries}x{tiles.keys} w{tiles.warps} s{tiles.stages}"
         yield name, attention_launch(context, x, HEADS, None, outputs, tiles)
     yield "attention, bias", attention_launch(context, x, HEADS, bias, outputs)
+    short = context[:, :1], outputs[0][:, :1]
+    yield (
+        "attention, context of one token",
+        attention_launch(short[0], x, HEADS, bias[: X + 1], (short[1], outputs[1])),
+    )
+    for head in HEAD_WIDTHS:
+        launch = attention_launch(context, x, WIDTH // head, None, outputs)
+        yield f"attention, heads of {head}", launch
     one = _on_meta(1, 1, 3 * 64, dtype=dtype)
     yield "attention, one token", attention_launch(one, one, 1, None, (one, one))
 
@@ -114,10 +131,24 @@ def _step(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
             tokens, weight, weight[:, 0], latents, latents, latents, [PATCH, PATCH], Update(1.0, 1.0, 1.0)
         )
         yield f"finish_step{', guided' if rows == 2 else ''}", launch
+    for width, patch, channels in STEP_WIDTHS:
+        latents = _on_meta(1, channels, 204, 16, dtype=torch.float32)
+        tokens = _on_meta(2, 204 // patch * (16 // patch), width, dtype=dtype)
+        weight = _on_meta(patch * patch * channels, width, dtype=dtype)
+        launch = finish_step_launch(
+            tokens, weight, weight[:, 0], latents, latents, latents, [patch, patch], Update(1.0, 1.0, 1.0)
+        )
+        yield f"finish_step of {width}", launch
 
 
 def _conv(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
-    """The longest residual convolution of the vocoder's last stages; wider ones have the tiles of 64."""
+    """The vocoder's first convolution, which reads a log-mel, its last, which makes a wave, and the longest
+    of its last stages; wider ones have the tiles of 64."""
+    for inputs, outputs in ((64, 512), (80, 512), (16, 16), (32, 1)):
+        x, made = (_on_meta(1, 816, n, dtype=dtype) for n in (inputs, outputs))
+        weight = _on_meta(7, outputs, inputs, dtype=dtype)
+        launch = leaky_conv_launch(x, weight, weight[0, :, 0], -3, 1, None, 0.1, made)
+        yield f"leaky_conv from {inputs} to {outputs}", launch
     for channels, length in ((32, 130592), (64, 65296)):
         x = _on_meta(1, length, channels, dtype=dtype)
         weight = _on_meta(11, channels, channels, dtype=dtype)

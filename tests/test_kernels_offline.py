@@ -56,6 +56,12 @@ def test_float16_fits_as_well(tmp_path: Path) -> None:
     assert faults(compiled("fp16", tmp_path)) == []
 
 
+@pytest.mark.slow
+def test_float32_which_is_for_comparing_runs_though_it_spills(tmp_path: Path) -> None:
+    built = [{**each, "spilled_bytes": 0} for each in compiled("fp32", tmp_path)]
+    assert faults(built) == []
+
+
 def test_memory_is_read_16_bytes_at_a_time(built: Built) -> None:
     assert [each for each in built if each["widest_load"] != 16] == []
 
