@@ -28,7 +28,8 @@ VARIABLE = "TARO_PLANS"
 """A folder of plans to use instead of the cache."""
 MAX_HEADER = 1 << 20
 SOURCES = (
-    "kernels/plugin.py", "kernels/rows.py", "export/custom.py", "export/deploy.py", "export/deployed.py",
+    "kernels/aot.py", "kernels/plugin.py", "kernels/plugin_attention.py", "kernels/rows.py",
+    "kernels/attention.py", "export/custom.py", "export/deploy.py", "export/deployed.py",
     "export/onnx.py", "export/tensorrt.py", "engines/stages.py", "engines/static.py", "engines/nets/*.py",
 )  # fmt: skip
 """What decides how a plan computes, beside the weights and the key's other fields."""

@@ -23,12 +23,13 @@ TYPES = {torch.float32: onnx.TensorProto.FLOAT, torch.float16: onnx.TensorProto.
 
 @dataclass(frozen=True)
 class Rows:
-    """Sizes that the bodies of one file share: context tokens, x's tokens, modulation rows, width."""
+    """Sizes that the bodies of one file share: context tokens, x's tokens, modulation rows, width, heads."""
 
     context: int
     x: int
     modulation: int
     width: int
+    heads: int
 
 
 def modulate_streams(context: Tensor, x: Tensor, modulation: Tensor, at: list[int]) -> tuple[Tensor, Tensor]:
@@ -49,6 +50,17 @@ def gate_modulate(x: Tensor, update: Tensor, modulation: Tensor, at: list[int]) 
     return _node("GateModulate", [x, update, modulation], [x, x], at)  # type: ignore[return-value]
 
 
+def attend_streams(context: Tensor, x: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """An `AttendStreams` node: joint attention of projections [b, n, 3 d] and [b, m, 3 d] (spec B4)."""
+    like = [stream[..., : stream.shape[2] // 3] for stream in (context, x)]
+    return _node("AttendStreams", [context, x], like, [heads])  # type: ignore[return-value]
+
+
+def attend(context: Tensor, x: Tensor, heads: int) -> Tensor:
+    """An `Attend` node: the same for x's queries alone, `context` [b, n, 2 d] keys and values."""
+    return _node("Attend", [context, x], [x[..., : x.shape[2] // 3]], [heads])[0]
+
+
 def _node(name: str, inputs: list[Tensor], like: list[Tensor], at: list[int]) -> tuple[Tensor, ...]:
     made = torch.onnx.ops.symbolic_multi_out(
         f"{DOMAIN}::{name}",
@@ -62,19 +74,62 @@ def _node(name: str, inputs: list[Tensor], like: list[Tensor], at: list[int]) ->
 
 
 def functions(rows: Rows, dtype: torch.dtype) -> list[onnx.FunctionProto]:
-    """The bodies of all three operators for tensors of `dtype`."""
+    """The bodies of all operators for tensors of `dtype`."""
     both, one = ["context", "x"], ["x"]
     return [
         _function("ModulateStreams", both, rows, dtype, gated=False),
         _function("GateModulateStreams", both, rows, dtype, gated=True),
         _function("GateModulate", one, rows, dtype, gated=True),
+        _attention("AttendStreams", rows),
+        _attention("Attend", rows),
     ]
+
+
+def _attention(name: str, rows: Rows) -> onnx.FunctionProto:
+    """Queries of both streams or of x alone, keys and values of both; heads are those of the file."""
+    both = name == "AttendStreams"
+    q = "Concat <axis = 1> (context_q, x_q)" if both else "Identity (x_q)"
+    lines = [
+        f"{'context_q, ' if both else ''}context_k, context_v = "
+        f"Split <axis = 2, num_outputs = {3 if both else 2}> (context)",
+        "x_q, x_k, x_v = Split <axis = 2, num_outputs = 3> (x)",
+        f"q = {q}",
+        "k = Concat <axis = 1> (context_k, x_k)",
+        "v = Concat <axis = 1> (context_v, x_v)",
+        f"cut = Constant <value_ints = [0, 0, {rows.heads}, {rows.width // rows.heads}]> ()",
+        "joined = Constant <value_ints = [0, 0, -1]> ()",
+    ]
+    for each in "qkv":
+        lines += [f"{each}_cut = Reshape ({each}, cut)"]
+        lines += [f"{each}_heads = Transpose <perm = [0, 2, 1, 3]> ({each}_cut)"]
+    lines += [
+        "attended = Attention (q_heads, k_heads, v_heads)",
+        "turned = Transpose <perm = [0, 2, 1, 3]> (attended)",
+    ]
+    if both:
+        lines += [
+            "whole = Reshape (turned, joined)",
+            f"sizes = Constant <value_ints = [{rows.context}, {rows.x}]> ()",
+            "context_out, x_out = Split <axis = 1> (whole, sizes)",
+        ]
+    else:
+        lines += ["x_out = Reshape (turned, joined)"]
+    return _parsed(name, ["context", "x"], ["context_out", "x_out"] if both else ["x_out"], lines)
+
+
+def _parsed(name: str, inputs: list[str], outputs: list[str], lines: list[str]) -> onnx.FunctionProto:
+    """A function from ONNX's own text form."""
+    body = "\n".join(f"  {line}" for line in lines)
+    return onnx.parser.parse_function(
+        f'<opset_import: ["" : {OPSET}], domain: "{DOMAIN}">\n'
+        f"{name} <at> ({', '.join(inputs)}) => ({', '.join(outputs)}) {{\n{body}\n}}"
+    )
 
 
 def _function(
     name: str, streams: list[str], rows: Rows, dtype: torch.dtype, gated: bool
 ) -> onnx.FunctionProto:
-    """In ONNX's own text form. With gates the vectors are gate, shift for each stream, else shift alone."""
+    """With gates the vectors are gate, shift for each stream, else shift alone."""
     inputs = [*streams, *(f"{s}_update" for s in streams if gated), "modulation"]
     outputs = [*(f"{s}_sum" for s in streams if gated), *(f"{s}_out" for s in streams)]
     lines = [
@@ -91,11 +146,7 @@ def _function(
     for k, stream in enumerate(streams):
         n = rows.context if stream == "context" else rows.x
         lines += _stream(stream, k * 2 if gated else k, n, rows.modulation, TYPES[dtype], gated)
-    body = "\n".join(f"  {line}" for line in lines)
-    return onnx.parser.parse_function(
-        f'<opset_import: ["" : {OPSET}], domain: "{DOMAIN}">\n'
-        f"{name} <at> ({', '.join(inputs)}) => ({', '.join(outputs)}) {{\n{body}\n}}"
-    )
+    return _parsed(name, inputs, outputs, lines)
 
 
 def _stream(s: str, k: int, n: int, n_rows: int, dtype: int, gated: bool) -> list[str]:

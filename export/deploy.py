@@ -37,17 +37,24 @@ def file_name(graph: str, batch: int, precision: str) -> str:
 
 
 def deployed_models(
-    networks: Networks, precision: Precision, steps: int, planned: Mapping[str, tuple[int, ...]] = PLANNED
+    networks: Networks,
+    precision: Precision,
+    steps: int,
+    planned: Mapping[str, tuple[int, ...]] = PLANNED,
+    attention: bool = False,
 ) -> Iterator[tuple[str, int, onnx.ModelProto]]:
-    """Graph, batch and model of all that is `planned`, one after the other.
+    """Graph, batch and model of all that is `planned`, one after the other; `attention` as for `deployed`.
 
     Raises `BuildError` for one that cannot be exported or that TensorRT would refuse.
     """
     dtype, geometry = DTYPES[precision], networks.config.geometry()
     n_x = networks.transformer.pos_embed.shape[1]
-    rows = Rows(geometry.visual_frames, n_x, geometry.time_positions, geometry.width)
+    heads = networks.config.transformer.heads
+    rows = Rows(geometry.visual_frames, n_x, geometry.time_positions, geometry.width, heads)
     for graph, batches in planned.items():
-        module = deployed(networks, graph, dtype)  # one at a time: those of large bundles fill the memory
+        module = deployed(
+            networks, graph, dtype, attention
+        )  # one at a time: those of large bundles fill the memory
         for batch in batches:
             contract = static_contracts(geometry, steps, batch)[graph]
             yield graph, batch, deployed_model(module, contract, rows, dtype)
@@ -84,10 +91,11 @@ def write_deployed(
     precision: Precision,
     steps: int,
     planned: Mapping[str, tuple[int, ...]] = PLANNED,
+    attention: bool = False,
 ) -> list[Path]:
     """Write the files of all that is `planned` into `folder`, which must exist."""
     written = []
-    for graph, batch, model in deployed_models(networks, precision, steps, planned):
+    for graph, batch, model in deployed_models(networks, precision, steps, planned, attention):
         path = folder / file_name(graph, batch, precision)
         path.write_bytes(model.SerializeToString(deterministic=True))
         written.append(path)

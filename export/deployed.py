@@ -20,20 +20,29 @@ from taro_rt.engines.nets.blocks import JointBlock
 from taro_rt.engines.nets.mmdit import Conditioner, MMDiT
 from taro_rt.engines.nets.networks import Networks
 from taro_rt.engines.nets.visual import VisualNet
-from taro_rt.export.custom import gate_modulate, gate_modulate_streams, modulate_streams
+from taro_rt.export.custom import (
+    attend,
+    attend_streams,
+    gate_modulate,
+    gate_modulate_streams,
+    modulate_streams,
+)
 
 BLOCK, REDUCED = 12, 8
 """Vectors of a block in the modulation: six of each stream, or of the last block's context two."""
 
 
-def deployed(networks: Networks, graph: str, dtype: torch.dtype) -> nn.Module:
-    """The module of a graph, computing in `dtype`: a copy; `networks` are left as they are."""
+def deployed(networks: Networks, graph: str, dtype: torch.dtype, attention: bool = False) -> nn.Module:
+    """The module of a graph, computing in `dtype`: a copy; `networks` are left as they are.
+
+    With `attention` the denoiser's is a custom operator, too.
+    """
     if graph == "visual":
         return Visual(networks.visual, dtype)
     if graph == "conditioner":
         return Conditioner(copy.deepcopy(networks.transformer).float())
     if graph == "denoiser":
-        return Stepped(networks.transformer, dtype)
+        return Stepped(networks.transformer, dtype, attention)
     kinds = {"onset": Onset, "decoder": Decoder, "vocoder": Vocoder}
     return kinds[graph](networks.by_name()[graph], dtype)
 
@@ -85,14 +94,15 @@ class Visual(nn.Module):
 
 
 class Stepped(nn.Module):
-    """The denoiser to the end of a step; AdaLN, gates and residuals are custom operators.
+    """The denoiser to the end of a step; AdaLN, gates, residuals, on demand attention are custom operators.
 
     Called in PyTorch these give zeros: this module is for export only.
     """
 
-    def __init__(self, net: MMDiT, dtype: torch.dtype) -> None:
+    def __init__(self, net: MMDiT, dtype: torch.dtype, attention: bool = False) -> None:
         super().__init__()
         self.net, self.dtype = copy.deepcopy(net).to(dtype), dtype
+        self.attention = attention
 
     def forward(
         self, latents: Tensor, tokens: Tensor, modulation: Tensor, noise: Tensor, update: Tensor, mix: Tensor
@@ -108,7 +118,7 @@ class Stepped(nn.Module):
     def _tokens(self, latents: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
         """x after all blocks [b, m, d], modulated for the final linear."""
         net, blocks = self.net, cast(list[JointBlock], list(self.net.joint_blocks))
-        x, n = net.x_embedder(latents) + net.pos_embed, context.shape[1]
+        x = net.x_embedder(latents) + net.pos_embed
         shifts = _shifts(0, blocks[0].last)
         context_in, x_in = modulate_streams(context, x, modulation, list(shifts))
         for i, block in enumerate(blocks):
@@ -116,15 +126,12 @@ class Stepped(nn.Module):
             ours, theirs = block.x_block, block.context_block
             qkv_x = ours.attn.qkv(x_in)
             if block.last:  # nothing reads the context any more
-                k, v = theirs.attn.keys_values(context_in)
-                q, k_x, v_x = qkv_x.chunk(3, -1)
-                attended = block.attend(q, torch.cat([k, k_x], 1), torch.cat([v, v_x], 1))
+                attended = self._attend(block, *theirs.attn.keys_values(context_in), qkv_x)
                 x, x_in = gate_modulate(x, ours.attn.proj(attended), modulation, [of_x + 2, of_x + 3])
                 after = [of_x + 5, BLOCK * i + REDUCED]
                 return gate_modulate(x, ours.mlp(x_in), modulation, after)[1]
-            q, k, v = torch.cat([theirs.attn.qkv(context_in), qkv_x], 1).chunk(3, -1)
-            attended = block.attend(q, k, v)
-            updates = [theirs.attn.proj(attended[:, :n]), ours.attn.proj(attended[:, n:])]
+            of_both = self._attend_streams(block, theirs.attn.qkv(context_in), qkv_x)
+            updates = [theirs.attn.proj(of_both[0]), ours.attn.proj(of_both[1])]
             at = [of_context + 2, of_context + 3, of_x + 2, of_x + 3]
             context, x, context_in, x_in = gate_modulate_streams([context, x, *updates], modulation, at)
             following = _shifts(i + 1, blocks[i + 1].last)
@@ -132,6 +139,20 @@ class Stepped(nn.Module):
             updates = [theirs.mlp(context_in), ours.mlp(x_in)]
             context, x, context_in, x_in = gate_modulate_streams([context, x, *updates], modulation, at)
         raise AssertionError("the last block is marked as such")
+
+    def _attend_streams(self, block: JointBlock, context: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What both streams attend to [b, n, d] and [b, m, d], from their projections."""
+        if self.attention:
+            return attend_streams(context, x, block.heads)
+        attended, n = block.attend(*torch.cat([context, x], 1).chunk(3, -1)), context.shape[1]
+        return attended[:, :n], attended[:, n:]
+
+    def _attend(self, block: JointBlock, k: Tensor, v: Tensor, x: Tensor) -> Tensor:
+        """What x attends to [b, m, d]; `k` and `v` are the context's."""
+        if self.attention:
+            return attend(torch.cat([k, v], -1), x, block.heads)
+        q, k_x, v_x = x.chunk(3, -1)
+        return block.attend(q, torch.cat([k, k_x], 1), torch.cat([v, v_x], 1))
 
 
 def _shifts(i: int, last: bool) -> tuple[int, int]:

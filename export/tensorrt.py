@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ class BuildOptions:
     """Leave the weights out of the plan; they are read from the ONNX file that is then kept beside it."""
     force: bool = False
     """Build anew what is already there."""
+    attention: bool = False
+    """Our attention kernel inside as well, in the place of TensorRT's own; half precision only."""
 
     def check(self) -> None:
         """Raise `OptionsError` for what cannot be."""
@@ -64,6 +67,11 @@ class BuildOptions:
             raise OptionsError(f"precision: expected one of {', '.join(DTYPES)}, got {self.precision!r}")
         if self.level not in LEVELS:
             raise OptionsError(f"level: expected {LEVELS[0]} to {LEVELS[-1]}, got {self.level}")
+        if self.attention and (self.precision != "float16" or not self.plugins):
+            raise OptionsError(
+                "attention: expected float16 and plugins with our attention kernel, "
+                f"got {self.precision}, {'with' if self.plugins else 'without'} plugins"
+            )
 
 
 def build_plans(
@@ -83,6 +91,10 @@ def build_plans(
     assert not isinstance(machine, str)  # `require` looked
     folder = plans_folder(bundle, folder)
     flags = build_flags(options, with_triton=can_compile(machine.capability))
+    if options.attention and "plugins" not in flags:
+        raise OptionsError(
+            "attention: expected Triton and a GPU that is known, to compile our kernel; see above"
+        )
     if "plugins" in flags:
         from taro_rt.kernels.plugin import register_plugins
 
@@ -91,7 +103,7 @@ def build_plans(
     content_of_bundle, sources = content_of(bundle), source_version()
     total = sum(map(len, PLANNED.values()))
     for i, (graph, batch, model) in enumerate(
-        deployed_models(load_networks(bundle), options.precision, steps)
+        deployed_models(load_networks(bundle), options.precision, steps, attention=options.attention)
     ):
         tell("build", i / total)
         content = model.SerializeToString(deterministic=True)
@@ -121,7 +133,7 @@ def can_compile(capability: tuple[int, int]) -> bool:
     """Whether our kernels can go into plans for such a GPU."""
     if not is_installed("triton"):
         return False
-    from taro_rt.kernels.plugin import PTX_VERSIONS
+    from taro_rt.kernels.aot import PTX_VERSIONS
 
     if capability not in PTX_VERSIONS:
         logging.getLogger("taro_rt").warning(
@@ -221,9 +233,10 @@ def build_flags(options: BuildOptions, with_triton: bool) -> tuple[str, ...]:
     """What a plan's key says of how it was built."""
     flags = ["strongly typed", "no tf32", f"level {options.level}"]
     if options.plugins and with_triton:
-        from taro_rt.kernels.plugin import compiler
+        from taro_rt.kernels.aot import compiler
 
         flags += ["plugins", compiler()]
+        flags += ["attention"] if options.attention else []
     if options.strip:
         flags.append("stripped")
     return tuple(flags)
@@ -237,7 +250,7 @@ def for_parser(content: bytes, plugins: bool) -> bytes:
     Only for TensorRT's parser: ONNX Runtime refuses attributes that the standard does not have.
     """
     model = onnx.load_from_string(content)
-    for node in model.graph.node:
+    for node in chain(model.graph.node, *(function.node for function in model.functions)):
         if node.op_type == "Attention" and not node.domain:
             node.attribute.append(onnx.helper.make_attribute("TRT_decomposable", 1))
         if node.domain and not plugins:

@@ -1,41 +1,29 @@
 # mypy: disable-error-code="valid-type"
-"""Our row kernels inside TensorRT plans: plugins whose machine code is compiled when a plan is built.
+"""Our kernels inside TensorRT plans: plugins whose machine code is compiled when a plan is built.
 
-TensorRT passes a kernel its inputs, then 32-bit integers, then its outputs, so each kernel has an entry here
-that takes them in that order. Python and Triton are needed to build a plan, not to run it. The entries are
-compiled and assembled for every GPU by a test; that TensorRT takes them was not seen yet.
+Those for rows; attention's is in `plugin_attention`. Python and Triton are needed to build a plan, not to run
+it. The entries are compiled and assembled for every GPU by a test; that TensorRT takes them was not seen yet.
 
 No `from __future__ import annotations` here: TensorRT reads the annotations of what it registers. Vectors are
 named in a string: with NumPy 2.4 TensorRT 10.16 reads no whole number, and with Python 3.11 no array.
 """
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import triton
 import triton.language as tl
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
+from taro_rt.kernels.aot import Code, assembled
+from taro_rt.kernels.plugin_attention import DEFINITIONS as ATTENTION
 from taro_rt.kernels.rows import EPS, gate_modulate_kernel, modulate_kernel
 
 NAMESPACE = "taro_rt"
 WARPS = (1, 2, 4, 8)
 """What TensorRT tries; tactic k takes the k-th, counted from 1."""
-MAX_SHARED = 48 << 10
-"""Bytes that TensorRT's launcher of such plugins can ask for."""
-PTX_VERSIONS = {
-    (8, 0): 87, (8, 6): 87, (8, 7): 87, (8, 9): 87, (9, 0): 87, (10, 0): 87, (12, 0): 87,
-    (10, 3): 88, (12, 1): 88,
-}  # fmt: skip
-"""The first that knows the GPU, for each compute capability: drivers for CUDA 12.8 take 8.7, for 12.9
-take 8.8. With an older one the compiler ends the process."""
 TYPES = {"FLOAT": ("fp32", "FP32"), "HALF": ("fp16", "FP16")}
 """By TensorRT's name of a type: Triton's, and that of the plugin interface."""
-HIDDEN = re.compile(r"(\.visible \.entry \w+\()(.*?)(\n\))", re.DOTALL)
 
 
 @triton.jit
@@ -79,105 +67,15 @@ ENTRIES = {
     "GateModulate": gate_modulate_x_entry,
 }
 """By the operator's name in the ONNX files."""
-CONSTANTS = ("D", "BLOCK", "EPS")
-
-
-@dataclass(frozen=True)
-class Code:
-    """A compiled entry."""
-
-    name: str
-    ptx: str
-    shared_bytes: int
-    warps: int
-    cubin: bytes
 
 
 @cache
 def compiled(operator: str, kind: str, width: int, capability: tuple[int, int], warps: int) -> Code:
-    """The entry of `operator` for tensors of `kind` (Triton's name) as wide as `width`.
-
-    Raises `ValueError` for what a plugin may not be: one that needs scratch memory, clusters or more shared
-    memory than TensorRT gives.
-    """
-    if (version := PTX_VERSIONS.get(capability)) is None:
-        raise ValueError(
-            f"{operator}: expected a compute capability of {list(PTX_VERSIONS)}, got {capability}"
-        )
-    entry = ENTRIES[operator]
-    names, ints = entry.arg_names, scalars(operator)
-    constants = {"D": width, "BLOCK": triton.next_power_of_2(width), "EPS": EPS}
-    pointers = [name for name in names if name not in (*ints, *constants)]
-    types = {**dict.fromkeys(pointers, f"*{kind}"), **dict.fromkeys(ints, "i32")}
-    signature = {name: types.get(name, "constexpr") for name in names}
-    # TensorRT's tensors begin at multiples of 256 bytes; rows keep that as far as this where they are even
-    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in pointers}
+    """The entry of `operator` for rows of `kind` (Triton's name) as wide as `width`. Raises `ValueError`."""
     if width * (4 if kind == "fp32" else 2) % 16:
         raise ValueError(f"{operator}: expected rows of a multiple of 16 bytes, got {width} values of {kind}")
-    made = triton.compile(
-        ASTSource(entry, signature, constants, aligned),
-        target=GPUTarget("cuda", capability[0] * 10 + capability[1], 32),
-        options={"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True, "ptx_version": version},
-    )
-    check(operator, made.metadata)
-    ptx = without_hidden(made.asm["ptx"], len(pointers) + len(ints))
-    return Code(made.metadata.name, ptx, made.metadata.shared, warps, made.asm["cubin"])
-
-
-def scalars(operator: str) -> list[str]:
-    """The integers an entry takes, in order: they stand between the last input and the first output."""
-    names = ENTRIES[operator].arg_names
-    outputs = [name for name in names if name.endswith(("_out", "_sum"))]
-    return list(names[names.index("n") : names.index(outputs[0])])
-
-
-def check(operator: str, metadata: Any) -> None:
-    """Raise `ValueError` for what TensorRT's launcher of plugins cannot give a kernel."""
-    wanted: dict[str, Any] = {
-        "global_scratch_size": 0,
-        "profile_scratch_size": 0,
-        "num_ctas": 1,
-        "launch_cooperative_grid": False,
-        "launch_pdl": False,
-        "tmem_size": 0,
-        "tensordesc_meta": [],
-        "warp_size": 32,
-    }
-    for name, value in wanted.items():
-        got = getattr(metadata, name, value)
-        if got != value and (got or value):
-            raise ValueError(f"{operator}: a plugin may not have {name} {got}")
-    if metadata.shared > MAX_SHARED:
-        raise ValueError(
-            f"{operator}: a plugin has at most {MAX_SHARED} bytes of shared memory, got {metadata.shared}"
-        )
-
-
-def without_hidden(ptx: str, n_arguments: int) -> str:
-    """The PTX without the two pointers to scratch memory that Triton adds and nothing here uses.
-
-    TensorRT 11 fills them in, earlier ones do not. Raises `ValueError` where they are not as expected.
-    """
-    found = HIDDEN.search(ptx)
-    if found is None:
-        raise ValueError("expected PTX with an entry, got none")
-    parameters = [line for line in found[2].split(",\n") if line.strip()]
-    kept, hidden = parameters[:n_arguments], parameters[n_arguments:]
-    if len(kept) != n_arguments or len(hidden) > 2:
-        raise ValueError(
-            f"expected PTX of {n_arguments} parameters and at most 2 more, got {len(parameters)}"
-        )
-    for line in hidden:
-        name = line.split()[-1]
-        if ptx.count(name) != 1:
-            raise ValueError(f"expected PTX that does not use {name}")
-    body = ",\n".join(kept)
-    return ptx[: found.start(2)] + body + ptx[found.end(2) :]
-
-
-def compiler() -> str:
-    """What compiles the entries, for a plan's key."""
-    return f"triton {triton.__version__}"
+    constants = {"D": width, "BLOCK": triton.next_power_of_2(width), "EPS": EPS}
+    return assembled(operator, ENTRIES[operator], kind, constants, capability, warps)
 
 
 def register_plugins(capability: tuple[int, int], lazy: bool = False) -> None:
@@ -191,7 +89,7 @@ def register_plugins(capability: tuple[int, int], lazy: bool = False) -> None:
 
     desc = trtp.TensorDesc
     types = (trtp.KernelLaunchParams, trtp.SymExprs, trtp.AutoTuneCombination)
-    for operator, define in _DEFINITIONS.items():
+    for operator, define in {**_DEFINITIONS, **ATTENTION}.items():
         name = f"{NAMESPACE}::{operator}"
         describe, tune, implement = define(desc, types, capability)
         trtp.register(name, lazy_register=lazy)(describe)
@@ -226,8 +124,7 @@ def _implemented(
     for i, number in enumerate(numbers):  # whole numbers given as they are would be of no type
         extra[i] = trtp.SymInt32(number)
     launch = trtp.KernelLaunchParams()
-    launch.grid_x = n + m
-    launch.grid_y = batch
+    launch.grid_x, launch.grid_y = n + m, batch
     launch.block_x = 32 * code.warps
     launch.shared_mem = code.shared_bytes
     return code.name, code.ptx, launch, extra

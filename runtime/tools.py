@@ -81,6 +81,10 @@ def plans(
     precision: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
     level: Annotated[int, typer.Option(help="TensorRT's optimisation level, 0 to 5.")] = 3,
     plugins: Annotated[bool, typer.Option(help="With our kernels inside, where Triton is installed.")] = True,
+    attention: Annotated[
+        bool,
+        typer.Option("--attention", help="With our attention kernel inside, too; not with --no-plugins."),
+    ] = False,
     strip: Annotated[
         bool, typer.Option("--strip", help="Leave weights in ONNX files beside the plans.")
     ] = False,
@@ -98,7 +102,7 @@ def plans(
             ) from error
         from taro_rt.engines.bundle import Bundle
 
-        options = BuildOptions(cast("Narrow", precision), level, plugins, strip, force)
+        options = BuildOptions(cast("Narrow", precision), level, plugins, strip, force, attention)
         made = build_plans(Bundle.open(bundle), output, options, progress)
     show({name: str(path) for name, path in made.items()}, json, [str(path) for path in made.values()])
 

@@ -83,6 +83,55 @@ def test_onnx_runtime_computes_what_the_networks_do(files: Files, precision: str
                 assert found.max_abs <= 1e-4 * scale, (graph, batch, name)
 
 
+def test_files_of_two_rows_are_those_of_one_twice(frame_wise_files: Files, tmp_path: Path) -> None:
+    """Nothing gives these graphs two rows today; a file for them is right all the same."""
+    networks, planned = (
+        frame_wise_files.networks,
+        dict.fromkeys(("onset", "visual", "decoder", "vocoder"), (2,)),
+    )
+    write_deployed(networks, tmp_path, "float32", STEPS, planned)
+    files = Files(networks, tmp_path, planned)
+    for graph, batch in files.written():
+        engine = files.engine(graph, batch)
+        feed = typical_inputs(engine.contract, seed=3, t=35)
+        found = deviation(next(iter(engine(**feed).values())), expected(networks, graph, feed)[0])
+        assert found.relative_rms <= LIMITS[graph].relative_rms, graph
+
+
+@pytest.fixture(scope="module")
+def with_attention(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """The denoiser's files with attention as an operator of ours."""
+    folder, planned = tmp_path_factory.mktemp("attention"), {"denoiser": BATCHES}
+    for precision in DTYPES:
+        write_deployed(files.networks, folder, precision, STEPS, planned, attention=True)  # type: ignore[arg-type]
+    return Files(files.networks, folder, planned)
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_attention_as_an_operator_of_ours_computes_the_same(with_attention: Files, precision: str) -> None:
+    for graph, batch in with_attention.written():
+        model = with_attention.model(graph, batch, precision)
+        names = [node.op_type for node in model.graph.node]
+        depth = with_attention.networks.config.transformer.depth
+        assert (names.count("AttendStreams"), names.count("Attend")) == (depth - 1, 1)
+        assert "Attention" not in names and faults(model) == []
+        engine = with_attention.engine(graph, batch, precision)
+        feed = typical_inputs(engine.contract, seed=batch)
+        found = deviation(engine(**feed)["latents_out"], expected(with_attention.networks, graph, feed)[0])
+        limit = HALF[graph] if precision == "float16" else LIMITS[graph].relative_rms
+        assert found.relative_rms <= limit
+
+
+def test_attention_within_our_operator_is_marked_for_tensorrt_as_well(with_attention: Files) -> None:
+    from taro_rt.export.tensorrt import for_parser
+
+    content = (with_attention.folder / file_name("denoiser", 1, "float16")).read_bytes()
+    model = onnx.load_from_string(for_parser(content, plugins=True))
+    inner = [node for f in model.functions for node in f.node if node.op_type == "Attention"]
+    assert len(inner) == 2
+    assert all(helper.get_attribute_value(node.attribute[-1]) == 1 for node in inner)
+
+
 def test_half_precision_is_off_by_more_than_float32(files: Files) -> None:
     """So the half files do compute in half precision."""
     engine = files.engine("denoiser", 1, "float16")
@@ -343,7 +392,7 @@ def test_a_network_that_tensorrt_would_refuse_is_not_written(files: Files) -> No
 
     contract = Contract("onset", (TensorSpec("x", (1, 2, 2)),), (TensorSpec("y", (1,)),))
     with pytest.raises(BuildError, match=r"onset: TensorRT would refuse .*Det"):
-        deployed_model(Determinant(), contract, Rows(1, 1, 1, 1), torch.float32)
+        deployed_model(Determinant(), contract, Rows(1, 1, 1, 1, 1), torch.float32)
 
 
 def test_the_precision_is_one_of_two() -> None:

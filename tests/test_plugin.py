@@ -12,29 +12,40 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("triton")
+import triton
+
+from taro_rt.kernels.plugin_attention import PLUGIN_TILES
+
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
-triton = pytest.importorskip("triton")
 
 CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (12, 0))
 COMPILE = """
 import json, sys
-from taro_rt.kernels import plugin
+from taro_rt.kernels import plugin, plugin_attention
 found = []
 for capability in {capabilities}:
     for operator in plugin.ENTRIES:
         for warps in plugin.WARPS:
             code = plugin.compiled(operator, {kind!r}, {width}, capability, warps)
             found.append([operator, capability, warps, code.name, code.shared_bytes, code.ptx])
+    for operator in plugin_attention.ATTENTION_ENTRIES if {heads} else ():
+        for tiles in plugin_attention.PLUGIN_TILES:
+            cut = ({kind!r}, {width}, {heads}, capability, tiles)
+            code = plugin_attention.compiled_attention(operator, *cut)
+            found.append([operator, capability, tiles.warps, code.name, code.shared_bytes, code.ptx])
 print(json.dumps(found))
 """
 
 
-def compiled(kind: str = "fp16", width: int = 768, capabilities: Any = CAPABILITIES) -> list[Any]:
-    """In a process of its own, where kernels are not those of the interpreter."""
+def compiled(
+    kind: str = "fp16", width: int = 768, capabilities: Any = CAPABILITIES, heads: int = 0
+) -> list[Any]:
+    """In a process of its own, where kernels are not those of the interpreter; attention's with `heads`."""
     import json
 
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    code = COMPILE.format(capabilities=capabilities, kind=kind, width=width)
+    code = COMPILE.format(capabilities=capabilities, kind=kind, width=width, heads=heads)
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-2000:]
     return list(json.loads(ran.stdout.splitlines()[-1]))
@@ -42,7 +53,7 @@ def compiled(kind: str = "fp16", width: int = 768, capabilities: Any = CAPABILIT
 
 @pytest.fixture(scope="module")
 def built() -> list[Any]:
-    return compiled()
+    return compiled(heads=12)
 
 
 def parameters(ptx: str) -> list[str]:
@@ -53,7 +64,7 @@ def parameters(ptx: str) -> list[str]:
 
 
 def test_every_entry_is_compiled_for_every_gpu(built: list[Any]) -> None:
-    assert len(built) == 5 * 3 * 4
+    assert len(built) == 5 * (3 * 4 + 2 * len(PLUGIN_TILES))
 
 
 def test_the_ptx_takes_inputs_then_integers_then_outputs_and_nothing_else(built: list[Any]) -> None:
@@ -61,6 +72,8 @@ def test_the_ptx_takes_inputs_then_integers_then_outputs_and_nothing_else(built:
         "ModulateStreams": ["u64"] * 3 + ["u32"] * 6 + ["u64"] * 2,
         "GateModulateStreams": ["u64"] * 5 + ["u32"] * 8 + ["u64"] * 4,
         "GateModulate": ["u64"] * 3 + ["u32"] * 6 + ["u64"] * 2,
+        "AttendStreams": ["u64"] * 2 + ["u32"] * 3 + ["u64"] * 2,
+        "Attend": ["u64"] * 2 + ["u32"] * 3 + ["u64"],
     }
     for operator, *_, ptx in built:
         assert parameters(ptx) == expected[operator], operator
@@ -88,14 +101,26 @@ def test_a_gpu_that_is_not_known_is_refused_in_words() -> None:
         compile_entry("GateModulate", "fp16", 768, (11, 0), 4)
 
 
-def test_entries_need_a_few_bytes_of_shared_memory(built: list[Any]) -> None:
-    assert all(shared <= 1024 for *_, shared, _ in built)
+def test_entries_need_a_few_bytes_of_shared_memory_and_attention_what_a_plugin_can_have(
+    built: list[Any],
+) -> None:
+    assert all(shared <= (48 << 10 if "Attend" in operator else 1024) for operator, *_, shared, _ in built)
+
+
+def test_attention_multiplies_on_tensor_cores(built: list[Any]) -> None:
+    assert all("mma" in ptx for operator, *_, ptx in built if "Attend" in operator)
+
+
+@pytest.mark.parametrize("heads", [3, 6, 12])
+def test_attention_is_compiled_for_the_embedded_width_and_other_heads(heads: int) -> None:
+    made = compiled(width=192, capabilities=((8, 0), (9, 0)), heads=heads)
+    assert sum("Attend" in operator for operator, *_ in made) == 2 * 2 * len(PLUGIN_TILES)
 
 
 def test_the_changed_ptx_assembles_without_spills(built: list[Any], tmp_path: Path) -> None:
     tools = Path(triton.__file__).parent / "backends/nvidia/bin"
     for k, (operator, capability, warps, _, _, ptx) in enumerate(built):
-        if warps not in (1, 4):
+        if warps not in (1, 4) and "Attend" not in operator:
             continue
         source = tmp_path / f"{k}.ptx"
         source.write_text(ptx, "utf-8")
@@ -108,7 +133,9 @@ def test_the_changed_ptx_assembles_without_spills(built: list[Any], tmp_path: Pa
         assert said.returncode == 0, f"{operator}: {said.stderr[-500:]}"
         assert "0 bytes spill stores" in said.stderr, f"{operator}: {said.stderr[-500:]}"
         registers = int(re.search(r"Used (\d+) registers", said.stderr)[1])  # type: ignore[index]
-        assert registers <= 128, f"{operator}: {registers} registers with {warps} warps"
+        assert registers <= (255 if "Attend" in operator else 128), (
+            f"{operator}: {registers} registers with {warps} warps"
+        )
 
 
 def test_rows_that_loads_of_16_bytes_do_not_fit_are_refused() -> None:
@@ -124,7 +151,7 @@ def test_rows_that_loads_of_16_bytes_do_not_fit_are_refused() -> None:
 def test_what_a_plugin_may_not_have_is_refused(name: str, value: Any) -> None:
     from types import SimpleNamespace
 
-    from taro_rt.kernels.plugin import check
+    from taro_rt.kernels.aot import check
 
     good = {
         "shared": 16,
@@ -139,7 +166,7 @@ def test_what_a_plugin_may_not_have_is_refused(name: str, value: Any) -> None:
 
 
 def test_ptx_that_uses_a_scratch_pointer_is_refused() -> None:
-    from taro_rt.kernels.plugin import without_hidden
+    from taro_rt.kernels.aot import without_hidden
 
     ptx = ".visible .entry k(\n\t.param .u64 k_param_0,\n\t.param .u64 k_param_1\n)\n{\n ld [k_param_1];\n}"
     with pytest.raises(ValueError, match="does not use k_param_1"):
@@ -186,3 +213,31 @@ def test_the_entries_for_both_streams_are_the_references() -> None:
     plugin.modulate_entry[(13, 2)](*streams[:2], modulation, 4, 9, 3, 12, 2, 6, *made[:2], **constants)
     for got, want in zip(made[:2], modulate_streams_reference(*streams[:2], modulation, at), strict=True):
         assert torch.allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("n", "m"), [(4, 9), (32, 40), (1, 33)])
+def test_the_entries_for_attention_are_the_reference(n: int, m: int) -> None:
+    from taro_rt.kernels import plugin_attention
+    from taro_rt.kernels.attention import joint_attention_reference
+
+    torch.manual_seed(0)
+    heads, d, tiles = 2, 32, PLUGIN_TILES[3]
+    context, x = (torch.randn(2, k, 3 * d, device=DEVICE).half() for k in (n, m))
+    made = [torch.full((2, k, d), float("nan"), device=DEVICE).half() for k in (n, m)]
+    scale = 1.4426950408889634 / (d // heads) ** 0.5
+    constants = {
+        "D": d, "HEAD": d // heads, "SCALE": scale, "QUERIES": tiles.queries, "KEYS": tiles.keys,
+        "num_warps": tiles.warps,
+    }  # fmt: skip
+    programs, of_x = -(-n // tiles.queries), -(-m // tiles.queries)
+    plugin_attention.attend_streams_entry[(programs + of_x, 2 * heads)](
+        context, x, n, m, heads, *made, **constants
+    )
+    for got, want in zip(made, joint_attention_reference(context, x, heads), strict=True):
+        torch.testing.assert_close(got, want, atol=2e-3, rtol=2e-3)
+    alone = torch.full_like(made[1], float("nan"))
+    of_context = context[..., d:].contiguous()
+    plugin_attention.attend_entry[(of_x, 2 * heads)](of_context, x, n, m, heads, alone, **constants)
+    want = joint_attention_reference(of_context, x, heads)[1]
+    torch.testing.assert_close(alone, want, atol=2e-3, rtol=2e-3)

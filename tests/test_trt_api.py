@@ -135,6 +135,8 @@ def test_the_bindings_accept_our_plugins() -> None:
         "taro_rt::ModulateStreams": ([*streams, "modulation"], ["places"], 2, True, True),
         "taro_rt::GateModulateStreams": ([*streams, *updates, "modulation"], ["places"], 4, True, True),
         "taro_rt::GateModulate": (["x", "x_update", "modulation"], ["places"], 2, True, True),
+        "taro_rt::AttendStreams": (streams, ["places"], 2, True, True),
+        "taro_rt::Attend": (streams, ["places"], 1, True, True),
     }
 
 
@@ -144,12 +146,14 @@ def test_scalars_stand_between_inputs_and_outputs_as_the_bindings_document() -> 
     text = (Path(BINDINGS.origin).parent / "plugin" / "_lib.py").read_text("utf-8")
     assert "located after the tensor inputs and before the tensor outputs" in text
     pytest.importorskip("triton")
-    from taro_rt.kernels.plugin import CONSTANTS, ENTRIES, scalars
+    from taro_rt.kernels.aot import scalars
+    from taro_rt.kernels.plugin import ENTRIES
+    from taro_rt.kernels.plugin_attention import ATTENTION_ENTRIES
 
-    for operator, entry in ENTRIES.items():
-        names = [name for name in entry.arg_names if name not in CONSTANTS]
-        first = names.index(scalars(operator)[0])
-        after = names[first + len(scalars(operator)) :]
+    for operator, entry in {**ENTRIES, **ATTENTION_ENTRIES}.items():
+        names = [name for name in entry.arg_names if not name.isupper()]
+        first = names.index(scalars(entry)[0])
+        after = names[first + len(scalars(entry)) :]
         assert after and all(name.endswith(("_sum", "_out")) for name in after), operator
         assert not any(name.endswith(("_sum", "_out")) for name in names[:first]), operator
 

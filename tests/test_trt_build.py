@@ -136,6 +136,15 @@ def test_our_kernels_go_into_plans_for_gpus_that_are_known_only(caplog: pytest.L
     assert not can_compile((11, 0)) and "11.0 is not known" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "options", [BuildOptions("float32", attention=True), BuildOptions(plugins=False, attention=True)]
+)
+def test_our_attention_is_for_half_precision_with_plugins(options: BuildOptions) -> None:
+    with pytest.raises(OptionsError, match="attention: expected float16 and plugins"):
+        options.check()
+    assert "attention" in build_flags(BuildOptions(attention=True), with_triton=True)
+
+
 def test_without_triton_there_are_no_plugins() -> None:
     assert "plugins" not in build_flags(BuildOptions(), with_triton=False)
 

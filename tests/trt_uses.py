@@ -208,7 +208,13 @@ def short(name: str) -> str:
     return RAW.get(name, name.split(" |")[0].split(".")[-1])
 
 
-FILES = ("engines/trt.py", "engines/trt_window.py", "export/tensorrt.py", "kernels/plugin.py")
+FILES = (
+    "engines/trt.py",
+    "engines/trt_window.py",
+    "export/tensorrt.py",
+    "kernels/plugin.py",
+    "kernels/plugin_attention.py",
+)
 """Ours that know TensorRT."""
 
 
