@@ -137,8 +137,12 @@ class Memory:
     def __init__(self, n_bytes: int) -> None:
         self.n_bytes = max(ALIGNMENT, -(-n_bytes // ALIGNMENT) * ALIGNMENT)
         self.address: int = int(check(cudart.cudaMalloc(self.n_bytes)))
-        check(cudart.cudaMemset(self.address, 0, self.n_bytes))
-        check(cudart.cudaDeviceSynchronize())  # the default stream's work is not ordered before ours
+        try:
+            check(cudart.cudaMemset(self.address, 0, self.n_bytes))
+            check(cudart.cudaDeviceSynchronize())  # the default stream's work is not ordered before ours
+        except EngineError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give it back."""

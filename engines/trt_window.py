@@ -7,6 +7,8 @@ Nothing here was run on a GPU yet.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -242,15 +244,22 @@ class TrtWindow:
     def _program(self, guided: tuple[bool, ...]) -> Program:
         if guided not in self._programs:
             denoiser, n = self._plan("denoiser"), len(guided)
-            of_step, allocate = denoiser.row_bytes("modulation"), self._stream.allocate
-            self._programs[guided] = Program(
-                guided,
-                noise=allocate((n + 1) * denoiser.row_bytes("latents")),
-                coefficients=allocate(n * STRIDE * FLOAT_BYTES),
-                modulation=allocate(n * of_step),
-                null=allocate(n * of_step if any(guided) else 0),
-            )
+            of_step = denoiser.row_bytes("modulation")
+            of_noise, of_null = (n + 1) * denoiser.row_bytes("latents"), n * of_step if any(guided) else 0
+            sizes = (of_noise, n * STRIDE * FLOAT_BYTES, n * of_step, of_null)
+            noise, rows, modulation, null = self._allocated(sizes)
+            self._programs[guided] = Program(guided, noise, rows, modulation, null)
         return self._programs[guided]
+
+    def _allocated(self, sizes: Sequence[int]) -> list[Memory]:
+        """Memory of all sizes, or an error and none."""
+        with ExitStack() as taken:
+            made = []
+            for size in sizes:
+                made.append(self._stream.allocate(size))
+                taken.callback(made[-1].close)
+            taken.pop_all()
+        return made
 
     def _put(self, plan: Resident, name: str, array: Array) -> None:
         self._upload(plan.address(name), array)
