@@ -113,17 +113,16 @@ def _feed(
 
     The embedded conditions of a null row are exactly zero (spec B4).
     """
-    n_takes = len(views[0])
-    latents = list(views)
-    tokens = [np.repeat(row[0], n_takes, axis=0) for row in rows]
-    modulation = [np.repeat(row[1], n_takes, axis=0) for row in rows]
-    for i, needs_null in enumerate(fresh):
-        if needs_null:
-            latents.append(views[i])
-            tokens.append(np.zeros_like(tokens[i]))
-            modulation.append(np.broadcast_to(rows[i][2], modulation[i].shape))
-    return {
-        "latents": np.concatenate(latents),
-        "tokens": np.concatenate(tokens),
-        "modulation": np.concatenate(modulation),
-    }
+    n_takes, n_windows = len(views[0]), len(views)
+    windows = [*range(n_windows), *(i for i, needs_null in enumerate(fresh) if needs_null)]
+    n_rows = n_takes * len(windows)
+    tokens = np.zeros((n_rows, *rows[0][0].shape[1:]), np.float32)
+    modulation = np.empty((n_rows, *rows[0][1].shape[1:]), np.float32)  # large: written once, copied never
+    for k, i in enumerate(windows):
+        part = slice(k * n_takes, (k + 1) * n_takes)
+        if k < n_windows:
+            tokens[part], modulation[part] = rows[i][:2]
+        else:
+            modulation[part] = rows[i][2]
+    latents = np.concatenate([views[i] for i in windows])
+    return {"latents": latents, "tokens": tokens, "modulation": modulation}
