@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.errors import MediaError
+from taro_rt.runtime.alongside import alongside
 from taro_rt.runtime.clip import open_reel
 from taro_rt.runtime.files import atomic_output, atomic_outputs, check_output, refuse_same_file
 from taro_rt.runtime.finish import Finish
@@ -115,15 +116,18 @@ def generate_file(
         result = pipeline.generate(reel, options, progress, folder=outputs[0].parent)
         info, warnings = reel.finish()
     with atomic_outputs(paths, job.force) as temporaries:  # an interrupt in a later take leaves none
-        for k, (temporary, audio) in enumerate(zip(temporaries, result.takes, strict=False)):
-            part = partial(report_part, progress, k, len(outputs))
-            part("write", 0.0)
-            with timings("write"):
-                write_output(info, audio, temporary, finish, plans[k], part)
-                first = len(outputs) + k * len(job.exports)
-                into = temporaries[first : first + len(job.exports)]
-                about = (info, audio, result.seeds[k], result.onsets, outputs[k])
-                write_exports(*about, exports[k], into, finish)
+
+        def write(k: int, told: Progress) -> None:
+            report(told, "write", 0.0)
+            audio = result.takes[k]
+            write_output(info, audio, temporaries[k], finish, plans[k], told)
+            first = len(outputs) + k * len(job.exports)
+            into = temporaries[first : first + len(job.exports)]
+            about = (info, audio, result.seeds[k], result.onsets, outputs[k])
+            write_exports(*about, exports[k], into, finish)
+
+        with timings("write"):
+            alongside(write, len(outputs), "write", progress)
     report(progress, "write", 1.0)
     warnings = (*warnings, *plans[0].notices)
     seconds = {**timings.seconds, **result.timings}
@@ -176,11 +180,6 @@ def take_exports(exports: tuple[Export, ...], takes: int) -> list[tuple[Export, 
     """The exports of each take, named as `take_names` does."""
     sets = [[Export(e.kind, path) for path in take_names(e.path, takes)] for e in exports]
     return [tuple(named[k] for named in sets) for k in range(takes)]
-
-
-def report_part(progress: Progress, k: int, n: int, stage: str, fraction: float) -> None:
-    """Progress of the k-th of n equal pieces of a stage."""
-    report(progress, stage, (k + fraction) / n)
 
 
 def check_target(video: Path, output: Path, force: bool) -> None:

@@ -16,7 +16,7 @@ import soundfile
 from taro_rt.engines.errors import MediaError, OptionsError
 from taro_rt.runtime.audio import Audio
 from taro_rt.runtime.clip import open_reel
-from taro_rt.runtime.commands import Job, Machine, Record, check_target, report_part, take_names
+from taro_rt.runtime.commands import Job, Machine, Record, check_target, take_names
 from taro_rt.runtime.files import atomic_outputs
 from taro_rt.runtime.finish import Finish
 from taro_rt.runtime.loudness import Floats
@@ -181,3 +181,8 @@ def _remade(take: Take, audio: Audio, region: Region, start_s: float, gain_db: f
     """Samples [n, channels] of the region; every channel keeps its own level."""
     previous = take.read(region.stretch(start_s, audio))
     return np.stack([remade(channel, audio, region, start_s, gain_db) for channel in previous.T], axis=1)
+
+
+def report_part(progress: Progress, k: int, n: int, stage: str, fraction: float) -> None:
+    """Progress of the k-th of n equal pieces of a stage."""
+    report(progress, stage, (k + fraction) / n)
