@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RECORDS := benchmarks/results/cpu-$(shell getconf _NPROCESSORS_ONLN)-cores
 export PYTHONSAFEPATH := 1
+# scripts of benchmarks/ import their neighbours
+SCRIPT := PYTHONSAFEPATH= $(BIN)/python
 
 .PHONY: sample test fuzz check wheel bench speed speed-published media default-bundle evaluate blender-addon clean
 
@@ -30,31 +32,31 @@ blender-addon:  ## build dist/taro_rt_blender.zip for Blender's "Install from Di
 	$(PYTHON) integrations/blender/build.py dist/taro_rt_blender.zip
 
 bench: $(VENV)/.installed-dev  ## time the command and the service as their users meet them
-	$(BIN)/python benchmarks/first_use.py
-	$(BIN)/python benchmarks/service.py
-	$(BIN)/python benchmarks/table.py
+	$(SCRIPT) benchmarks/first_use.py
+	$(SCRIPT) benchmarks/service.py
+	$(SCRIPT) benchmarks/table.py
 
 speed-published: $(VENV)/.installed-dev  ## every backend by stage at the published size (an hour, 8 GB of disk)
-	PYTHONSAFEPATH= $(BIN)/python benchmarks/published.py --bundle-only build/published  # it imports its neighbours
+	$(SCRIPT) benchmarks/published.py --bundle-only build/published
 	$(BIN)/taro-rt bench --bundle build/published --more-takes 1 --force -o $(RECORDS)/bench-published.json
-	$(BIN)/python benchmarks/plot.py
-	$(BIN)/python benchmarks/table.py
+	$(SCRIPT) benchmarks/plot.py
+	$(SCRIPT) benchmarks/table.py
 
 speed: $(VENV)/.installed-dev  ## every backend by stage, the embedded bundle; then what fast settings cost
 	$(BIN)/taro-rt bench --force -o $(RECORDS)/bench-embedded.json
-	$(BIN)/python benchmarks/fast.py --clips 42
-	$(BIN)/python benchmarks/plot.py
-	$(BIN)/python benchmarks/table.py
+	$(SCRIPT) benchmarks/fast.py --clips 42
+	$(SCRIPT) benchmarks/plot.py
+	$(SCRIPT) benchmarks/table.py
 
 media: $(VENV)/.installed-dev  ## broken files, kill -9, clicks, memory of an hour of video
-	$(BIN)/python benchmarks/media.py
-	$(BIN)/python benchmarks/table.py
+	$(SCRIPT) benchmarks/media.py
+	$(SCRIPT) benchmarks/table.py
 
 evaluate: $(VENV)/.installed-dev  ## does the sound follow the picture?
 	$(BIN)/python -m taro_rt.training.evaluate --output $(RECORDS)/evaluation.json
-	$(BIN)/python benchmarks/edits.py
+	$(SCRIPT) benchmarks/edits.py
 	$(BIN)/python -m taro_rt.training.reconstruction --output $(RECORDS)/reconstruction.json
-	$(BIN)/python benchmarks/table.py
+	$(SCRIPT) benchmarks/table.py
 
 default-bundle: $(VENV)/.installed-dev  ## remake the embedded bundle from nothing (hours; never run in one go so far)
 	$(BIN)/python -m taro_rt.training all --from-nothing

@@ -1,13 +1,16 @@
-"""Writes the figures of the README from the committed records, so that none is typed by hand.
+"""Writes the figures of README.md and docs/speed.md from the committed records: none is typed by hand.
 
-python benchmarks/table.py           rewrite README.md
+python benchmarks/table.py           rewrite both
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import speed_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -23,17 +26,6 @@ ABLATION_COLUMNS = {
     "kl": ("KL", "{:.2f}"),
     "sync_accuracy": ("in sync", "{:.0%}"),
 }
-PAPER_S = {
-    "SpecVQGAN": (3.58, 308),
-    "Im2Wav": (218.40, 448),
-    "Diff-Foley": (3.00, 860),
-    "See & Hear": (18.25, 1099),
-    "FoleyCrafter": (2.96, 1252),
-    "Frieren": (0.52, 372),
-    "MDSGen": (1.56, 142),
-    "TARO": (0.58, 258),
-}
-"""Table 1 of the paper: seconds on one A100 at batch 1, millions of parameters."""
 
 
 def figures() -> str:
@@ -209,144 +201,29 @@ def reconstruction(record: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def speed() -> str:
-    """The README's block on speed, from every device that has records of `taro-rt bench`."""
-    parts = []
-    for path in sorted(RESULTS.glob("*/bench*.json")):
-        record = read(path) or {}
-        costs = read(path.with_name("fast.json"))
-        lost, n_clips = settings_of(costs), costs["clips"] if costs else 0
-        picture = f"docs/{path.stem}-{path.parent.name}.svg"
-        parts += [
-            heading(record),
-            exact_table(record["exact"]),
-            stage_table(record["exact"]),
-            f"![Seconds by stage, and the ratio to the released recipe]({picture})",
-            *([takes_line(record["takes"])] if record["takes"] else []),
-            *([fast_table(record["fast"], lost, n_clips)] if record["fast"] else []),
-        ]
-    return "\n\n".join([*parts, quoted()])
-
-
-def settings_of(record: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """What fast settings cost, if the record is one of the embedded bundle as it is now."""
-    manifest = json.loads((ROOT / "engines/default/manifest.json").read_text("utf-8"))
-    now = manifest["files"]["transformer.safetensors"]["sha256"]
-    return record["settings"] if record and record["transformer_sha256"] == now else {}
-
-
-def heading(record: dict[str, Any]) -> str:
-    device, work, roofline = record["device"], record["workload"], record["roofline"]
-    rates = " and ".join(f"{rate:.0f} in {name}" for name, rate in roofline["gemm_gflops"].items())
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    return (
-        f"**Bundle {work['bundle']}** ({work['parameters_mb']} MB), {work['seconds']:g} s of "
-        f"{work['height']}-line video to a file with sound, {work['sampler']['steps']} steps, "
-        f"guidance {work['sampler']['guidance']:g}, takes at once: {work['takes']}, "
-        f"{work['threads']} threads of {device['cores']} cores {device['processor']} "
-        f"({device['vectors']}). Products of large matrices reach {rates} GFLOP/s here, copying "
-        f"{roofline['copy_gb_s']:.0f} GB/s. {versions}."
-    )
-
-
-def exact_table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| exact: the same mathematics | ratio | s, p50 | p90 | p99 | runs | from process start, s "
-        "| load, s (empty cache) | peak MB | of the roofline | off float32, relative rms |",
-        "|---" * 11 + "|",
-    ]
-    for row in rows:
-        if not row["timed"]:
-            lines.append(f"| {row['name']} | not timed: {row['why_not']} |" + " |" * 9)
-            continue
-        wall = row["wall_s"]
-        share = f"{row['of_roofline']:.0%}" if "of_roofline" in row else ""
-        off = f"{row['deviation']['trajectory']:.2%}" if "deviation" in row else ""
-        lines.append(
-            f"| {row['name']} | {ratio(row)} "
-            f"| {wall['p50']:.2f} | {wall['p90']:.2f} | {wall['p99']:.2f} | {row['runs']} "
-            f"| {row['cold_s']:.1f} | {row['load_s']:.2f} ({row['load_empty_cache_s']:.1f}) "
-            f"| {row['peak_mb']:.0f} | {share} | {off} |"
-        )
-    return "\n".join(lines)
-
-
-def ratio(row: dict[str, Any]) -> str:
-    """To row one; nothing where that was not timed."""
-    return f"{row['ratio']:.2f}" if "ratio" in row else ""
-
-
-def takes_line(takes: dict[str, Any]) -> str:
-    return (
-        f"{takes['takes']} takes at once ({takes['name']}): {takes['wall_s']['p50']:.2f} s, "
-        f"{takes['ratio']:.2f} times one."
-    )
-
-
-def stage_table(rows: list[dict[str, Any]]) -> str:
-    timed = [row for row in rows if row["timed"]]
-    names = list(timed[0]["stages"]) if timed else []
-    lines = [f"| s, p50 (of the roofline) | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for row in timed:
-        cells = [
-            f"{s['p50']:.2f}" + (f" ({s['of_roofline']:.0%})" if "of_roofline" in s else "")
-            for s in row["stages"].values()
-        ]
-        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def fast_table(rows: list[dict[str, Any]], lost: dict[str, dict[str, Any]], n_clips: int) -> str:
-    lines = [
-        f"| fast: another sound | ratio | s, p50 | embedded bundle, {n_clips} held-out clips: onset F1 "
-        "±100 ms | FD | class accuracy |",
-        "|---|---|---|---|---|---|",
-    ]
-    if "exact" in lost:
-        lines.append(f"| exact | | |{_figures(lost['exact'])}")
-    for row in rows:
-        key = _key(row["options"], row)
-        alike = [one for one in lost.values() if _key(one["options"], one["computed"]) == key]
-        cells = _figures(alike[0]) if alike else " not measured | | |"
-        seconds = f"{row['wall_s']['p50']:.2f}" if row["timed"] else f"not timed: {row['why_not']}"
-        lines.append(f"| {row['name']} | {ratio(row)} | {seconds} |{cells}")
-    return "\n".join(lines)
-
-
-def _key(options: dict[str, Any], computed: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """What a setting's sound depends on: bfloat16 and float32 of any backend count as one."""
-    return options, computed["precision"] == "int8"
-
-
-def _figures(setting: dict[str, Any]) -> str:
-    made = setting["generated"]
-    return f" {made['onset_f1']['100']:.2f} | {made['fd']:.2f} | {made['class_accuracy']:.0%} |"
-
-
-def quoted() -> str:
-    rows = [f"| {name} | {seconds:.2f} | {params} |" for name, (seconds, params) in PAPER_S.items()]
-    return "\n".join(
-        [
-            "| quoted from the paper's Table 1, not measured here | s, one A100, batch 1 | parameters, M |",
-            "|---|---|---|",
-            *rows,
-        ]
-    )
-
-
 def read(path: Path) -> dict[str, Any] | None:
     return dict(json.loads(path.read_text("utf-8"))) if path.exists() else None
 
 
-def with_figures(text: str) -> str:
-    """`text` of the README with its blocks of figures made anew."""
-    blocks = ((FIGURES, figures()), (ABLATION, ablation()), (SPEED, speed()))
+def with_figures(text: str, blocks: Iterable[tuple[tuple[str, str], str]]) -> str:
+    """`text` of a page with its blocks of figures made anew."""
     for (begin, end), block in blocks:
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
     return text
 
 
+def pages() -> dict[Path, str]:
+    """Every page that holds figures, as it must be."""
+    on_each = {
+        ROOT / "README.md": (
+            (FIGURES, figures()), (ABLATION, ablation()), (SPEED, speed_tables.summary(RESULTS))
+        ),
+        ROOT / "docs" / "speed.md": ((SPEED, speed_tables.tables(RESULTS)),),
+    }  # fmt: skip
+    return {path: with_figures(path.read_text("utf-8"), blocks) for path, blocks in on_each.items()}
+
+
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(with_figures(readme.read_text("utf-8")), "utf-8")
+    for path, text in pages().items():
+        path.write_text(text, "utf-8")

@@ -17,14 +17,23 @@ from taro_rt.runtime.bench.record import summary
 ROOT = Path(__file__).parents[1]
 
 
-def test_readme_figures_are_those_of_the_committed_records() -> None:
-    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "table.py")
-    assert spec and spec.loader
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert table.with_figures(readme) == readme
+def test_figures_of_every_page_are_those_of_the_committed_records() -> None:
+    table = made_by("table")
+    pages = table.pages()
+    assert {path.name for path in pages} == {"README.md", "speed.md"}
+    for path, text in pages.items():
+        assert path.read_text("utf-8") == text, path.name
     assert "file to file" in table.figures()
+
+
+def test_plots_are_those_of_the_committed_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plot = made_by("plot")
+    monkeypatch.setattr(plot, "DOCS", tmp_path)
+    plot.main()
+    drawn = sorted(tmp_path.iterdir())
+    assert len(drawn) > 3
+    for path in drawn:
+        assert path.read_bytes() == (ROOT / "docs" / path.name).read_bytes(), path.name
 
 
 @pytest.mark.parametrize("name", ["evaluation", "edits", "fast", "bench-embedded"])
@@ -62,12 +71,14 @@ def bench_record() -> dict[str, object]:
     times["deviation"] = {"trajectory": 0.0102}
     timed = {**times, **summary(runs, {"denoiser": 10.0}, {"denoiser": 100.0}), "timed": True}
     rows = [
-        {"name": name, "ratio": ratio, **timed} for name, ratio in (("released recipe", 1.0), ("new", 2.0))
+        {"name": name, "backend": backend, "ratio": ratio, **timed}
+        for name, backend, ratio in (("released recipe", "released", 1.0), ("new", "eager", 2.0))
     ]
     refused = {"name": "odd", "timed": False, "why_not": "velocity 1.0e-01, 1.0e-04 allowed"}
     return {
         "device": {"cores": 2, "processor": "P", "vectors": "AVX2"},
         "versions": {"taro-rt": "0.1.0"},
+        "commit": "1234567890",
         "workload": {
             "bundle": "b",
             "parameters_mb": 15,
@@ -88,7 +99,7 @@ def bench_record() -> dict[str, object]:
 
 
 def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table, plot = made_by("table"), made_by("plot")
+    table, plot = made_by("speed_tables"), made_by("plot")
     folder = tmp_path / "device"
     folder.mkdir()
     (folder / "bench-b.json").write_text(json.dumps(bench_record()))
@@ -103,8 +114,7 @@ def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: p
     sha256 = manifest["files"]["transformer.safetensors"]["sha256"]
     costs = {"settings": settings, "transformer_sha256": sha256, "clips": 42}
     (folder / "fast.json").write_text(json.dumps(costs))
-    monkeypatch.setattr(table, "RESULTS", tmp_path)
-    text = table.speed()
+    text = table.tables(tmp_path)
     assert "| new | 2.00 | 1.00 | 1.00 | 1.00 | 1 | 2.0 | 0.50 (4.0) | 300 | 10% | 1.02% |" in text
     assert "4 takes at once (new): 1.00 s, 2.10 times one." in text
     assert "| odd | not timed: velocity" in text and "0.60 (17%)" in text
@@ -113,7 +123,9 @@ def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: p
     assert "| new, int8 | 4.00 | 1.00 | 0.80 | 7.00 | 30% |" in text
     assert "| TARO | 0.58 | 258 |" in text and "not measured here" in text
     (folder / "fast.json").write_text(json.dumps({**costs, "transformer_sha256": "older"}))
-    assert "| new, int8 | 4.00 | 1.00 | not measured | | |" in table.speed()
+    assert "| new, int8 | 4.00 | 1.00 | not measured | | |" in table.tables(tmp_path)
+    row = "| b | P, AVX2 | 1.00 | 1.00 (new) | 2.00 | 10% | 0.5 | 1.00 (float32) | 4.00 | 4: 2.10 |"
+    assert row in table.summary(tmp_path)
     drawn = ElementTree.fromstring(plot.latency(bench_record()))
     assert sum(element.tag.endswith("rect") for element in drawn) == 1 + 9 + 2 * (9 + 1)
 
