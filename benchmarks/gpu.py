@@ -2,11 +2,13 @@
 
     python benchmarks/gpu.py                              the published size, under 10 minutes
     python benchmarks/gpu.py --bundle build/published     the same with a bundle: ONNX Runtime reads its graph
-    python benchmarks/gpu.py --backend tensorrt --bundle FOLDER   TensorRT beside it, by plans that are there
+    python benchmarks/gpu.py --backend tensorrt           TensorRT beside it, by plans that are there; of the
+                                                          embedded bundle unless --bundle names another
     python benchmarks/gpu.py --device cpu --small -o FILE a rehearsal on any machine; its numbers mean nothing
 
-Parity comes first, and what fails it is not timed. Writes benchmarks/results/<device>/gpu.json, and what one
-window launched as gpu-profile.json beside it. Weights are by the deterministic rule of golden.py unless a
+Parity comes first, and what fails it is not timed. Writes benchmarks/results/<device>/gpu.json (gpu-NAME.json
+of a bundle), and what one window launched as gpu-profile.json beside it; until all is there, after every
+part, gpu-unfinished.json. Weights are by the deterministic rule of golden.py unless a
 bundle is given: speed does not depend on values.
 """
 
@@ -29,7 +31,7 @@ import tensorrt_rows
 import torch
 from gpu_kernels import ceilings, table, vocoders
 from gpu_parity import RELEASED, Oracle
-from gpu_rows import OURS, ablation, others
+from gpu_rows import BASE, OURS, ablation, others
 from gpu_work import Plan, Record, Work, attempted
 
 from taro_rt.engines import gpu
@@ -59,19 +61,27 @@ GOALS: Record = {
     },
 }
 
+TENSORRT = "sampler of cuda over that of tensorrt"
+"""The ratio that must be 0.9 or more: TensorRT's sampler within 10 % of ours."""
+
 
 def main() -> None:
     args = _arguments()
+    if args.backend == "tensorrt" and not args.small:
+        args.bundle = args.bundle or "default"
     try:
         plan, target = read_plan(args), read_target(args)
     except TaroError as error:
         raise SystemExit(f"gpu.py: {error}") from None
-    record = measure(plan, lambda record: write(record, target))
-    write(record, target)
+    unfinished = target.with_name(f"{target.stem}-unfinished.json")
+    record = measure(plan, lambda record: write(record, unfinished))
+    print(json.dumps(record, indent=1))
     failed = failures(record)
-    print(target.read_text())
     if not record["parity"]["bfloat16"]["passed"]:
         raise SystemExit(f"not timed: {record['parity']['bfloat16']['why_not']}")
+    write(record, target)
+    for path in (unfinished, unfinished.with_name(f"{unfinished.stem}-profile.json")):
+        path.unlink(missing_ok=True)
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
@@ -82,11 +92,11 @@ def read_plan(args: argparse.Namespace) -> Plan:
         raise OptionsError("device: expected --small with cpu, which only rehearses, got the published size")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise OptionsError(f"device cuda: {gpu.why_not() or 'this PyTorch is not built for CUDA'}")
-    if args.backend == "tensorrt" and not args.bundle:
-        raise OptionsError("backend tensorrt: expected --bundle, the one that plans were built of, got none")
     small = {"runs": args.runs or 2, "reference_runs": 2, "takes": (1, 2), "steps": 3, "gemm_side": 256}
     small |= {"copy_bytes": 1 << 22, "rehearsal": True} if args.device == "cpu" else {}
     bundle = args.bundle or ("default" if args.small else None)
+    if args.backend == "tensorrt" and args.small:
+        raise OptionsError("small: expected no rehearsal with tensorrt, whose plans there must be")
     if args.small:
         return Plan(args.device, bundle, **small)
     return Plan(args.device, bundle, runs=args.runs or 200, tensorrt=args.backend == "tensorrt")
@@ -97,7 +107,9 @@ def read_target(args: argparse.Namespace) -> Path:
     if args.output is None:
         if args.small:
             raise OptionsError("output: expected -o FILE with --small, which measures nothing to keep")
-        return RESULTS / device_slug() / "gpu.json"
+        name = f"gpu-{Bundle.open(args.bundle).manifest.name}" if args.bundle else "gpu"
+        name += "-tensorrt" if args.backend == "tensorrt" else ""
+        return RESULTS / device_slug() / f"{name}.json"
     target = Path(args.output).resolve()
     if args.small and RESULTS.resolve() in target.parents:
         raise OptionsError(
@@ -124,6 +136,7 @@ def measure(plan: Plan, keep: Callable[[Record], None] = lambda record: None) ->
         "device": describe_device(plan.device),
         "versions": versions(),
         "commit": commit(),
+        "bundle": work.bundle.manifest.name if work.bundle else None,
         "workload": {
             "networks": plan.bundle or "published size, deterministic weights, not trained",
             "window_s": work.geometry.window_s,
@@ -136,19 +149,18 @@ def measure(plan: Plan, keep: Callable[[Record], None] = lambda record: None) ->
     say("parity")
     oracle = Oracle(work)
     released = oracle.released()
+    most = released if plan.bundle else min(released, RELEASED)
     record["parity"] = {
         "released_trajectory": float(f"{released:.3g}"),
         "released_trajectory_of_the_script": RELEASED,
-        "bfloat16": oracle.check("bfloat16", released),
+        "bfloat16": oracle.check("bfloat16", most),
     }
     if plan.device == "cuda" and (why_not := gpu.why_not(gpu.FP8)):
         record["parity"]["fp8"] = {"missing": why_not}
     else:
-        record["parity"]["fp8"] = oracle.check("fp8", released)
+        record["parity"]["fp8"] = oracle.check("fp8", most)
     if not record["parity"]["bfloat16"]["passed"]:
         return record
-    within = record["parity"]["bfloat16"]["deviation"]["trajectory"] <= RELEASED
-    record["parity"]["within_that_of_the_script"] = within
     keep(record)
     del oracle
     timed(work, record, keep)
@@ -214,19 +226,25 @@ def ratios(record: Record) -> Record:
         ours = chain["frames_to_wave_ms"]["p50"]
         made["frames_to_wave"] = round(reference["frames_to_wave_ms"]["p50"] / ours, 2)
     rows = record["ablation"] if isinstance(record["ablation"], list) else []
-    base = next((row["sampler_ms"]["p50"] for row in rows if "sampler_ms" in row), None)
+    base = next((r["sampler_ms"]["p50"] for r in rows if r["name"] == BASE and "sampler_ms" in r), None)
     for row in rows:
         if base and "sampler_ms" in row:
             made[row["name"]] = round(base / row["sampler_ms"]["p50"], 2)
     beside = record.get("tensorrt", {})
     if "sampler_ms" in beside and "stages_ms" in chain:
         ours = chain["stages_ms"]["sampler"]["p50"]
-        made["sampler of cuda over that of tensorrt"] = round(ours / beside["sampler_ms"]["p50"], 3)
+        made[TENSORRT] = round(ours / beside["sampler_ms"]["p50"], 3)
     return made
 
 
 def reached(record: Record) -> Record:
-    """Every goal with what was measured for it, where it was, and whether that is as good."""
+    """Every goal with what was measured for it and whether that is as good; in words why not, where it was
+    measured on another device or of other networks than the goals are for."""
+    beside: Record = {}
+    if (of_cuda := record["ratios"].get(TENSORRT)) is not None:
+        beside[f"must: {TENSORRT}"] = {"wanted": 0.9, "measured": of_cuda, "is_met": of_cuda >= 0.9}
+    if record["rehearsal"] or record["bundle"] or "H200" not in record["device"]["name"]:
+        return {**beside, "not_judged": f"the goals are for {GOALS['device']}, and the published size"}
 
     def of(*path: str) -> Any:
         value: Any = record
@@ -243,7 +261,8 @@ def reached(record: Record) -> Record:
         "file_to_mp4_ms": of("file", "file_to_mp4_ms", "p50"),
         "takes_per_s": max((row["takes_per_s"] for row in rows if "takes_per_s" in row), default=None),
     }
-    made: Record = {}
+    assert set(measured) == {name for kind in ("must", "goal") for name in GOALS[kind]}
+    made = beside
     for kind in ("must", "goal"):
         for name, wanted in GOALS[kind].items():
             got = measured[name]

@@ -182,9 +182,8 @@ def _choices(work: Work, rows: int) -> Iterator[tuple[str, float, float, Call]]:
             lambda t=cut: linear_streams(context, x, *layers, True, t),
         )  # fmt: skip
     if rows == 1 and isinstance(work.config.vocoder, HifiGanConfig):
-        net = HifiGan(work.config.vocoder)
-        stack = net.resblocks[-1]
-        size, channels = max(layer.kernel_size[0] for layer in stack.convs1), stack.convs1[0].in_channels
+        config = work.config.vocoder
+        size, channels = max(config.resblock_kernels), config.channels >> len(config.strides)
         wave, weight = values(1, g.mel_frames * g.hop, channels), values(size, channels, channels)
         yield (
             f"convolution of {channels} channels, {size} taps, ours",

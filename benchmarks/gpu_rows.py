@@ -27,6 +27,8 @@ from taro_rt.engines.window import Step
 COMPILE_S = 200.0
 """What torch.compile, and what an export to ONNX, may take: less time left, and the row is left out."""
 
+BASE = "plain PyTorch in bfloat16, everything at every step, as released"
+"""The row that the others are compared with."""
 OURS = "+ linear layers of both streams in one launch, GELU within"
 """The row of the sampler as shipped."""
 
@@ -46,8 +48,7 @@ def ablation(work: Work, why_not_fp8: str) -> Iterator[Record]:
     """The sampler with one optimisation after the other: ours as shipped, and after it what is not exact,
     unless there is a reason not to time that."""
     given = Given(work)
-    base = "plain PyTorch in bfloat16, everything at every step, as released"
-    yield {"name": base, **attempted(lambda: _timed(work, base, _as_released(work, given)))}
+    yield {"name": BASE, **attempted(lambda: _timed(work, BASE, _as_released(work, given)))}
     for name, graph, fused, grouped, in_fp8 in (
         ("+ modulation of all steps in one product, embeddings once", False, False, False, False),
         ("+ the whole loop as one CUDA graph", True, False, False, False),

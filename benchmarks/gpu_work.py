@@ -18,7 +18,6 @@ from taro_rt.engines.contract import Contract
 from taro_rt.engines.cuda import Loaded, load_networks_on
 from taro_rt.engines.cuda_graph import Device
 from taro_rt.engines.eager import load_networks
-from taro_rt.engines.errors import TaroError
 from taro_rt.engines.nets.config import PUBLISHED, NetworkConfig
 from taro_rt.engines.nets.networks import Networks, load_weights
 from taro_rt.engines.stages import Geometry, contracts
@@ -27,7 +26,6 @@ from taro_rt.runtime.noise import START, STEP, draw_noise
 from taro_rt.runtime.sampler import linear_steps, time_grid
 
 Record = dict[str, Any]
-FAILURES = (RuntimeError, ValueError, ImportError, OSError, TaroError)
 
 
 @dataclass(frozen=True)
@@ -161,10 +159,11 @@ class Work:
 
 
 def attempted(make: Callable[[], Any]) -> Any:
-    """What `make` gives, or in words why it failed: the rest of a run on a rare machine is not lost."""
+    """What `make` gives, or in words why it failed, whatever it was (Triton's errors have no common base with
+    others): the rest of a run on a rare machine is not lost."""
     try:
         return make()
-    except FAILURES as error:
+    except Exception as error:
         return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,13 +43,13 @@ def measure(bundle: Bundle, precision: str = "float16", runs: int = 50) -> Recor
     """Deviations, then milliseconds of a window. Raises `EngineError` where the backend cannot be had."""
     started = time.perf_counter()
     engines = load_engines(bundle, "tensorrt", precision=precision)
-    record: Record = {
-        "backend": "tensorrt", "precision": precision, "device": str(gpu.find_gpu()),
-        "load_s": round(time.perf_counter() - started, 3), "parity": parity(bundle, engines, precision),
-    }  # fmt: skip
-    if not record["parity"]["why_not"]:
-        record |= timed(bundle, engines, runs)
-    engines.close()
+    with closing(engines):
+        record: Record = {
+            "backend": "tensorrt", "precision": precision, "device": str(gpu.find_gpu()),
+            "load_s": round(time.perf_counter() - started, 3), "parity": parity(bundle, engines, precision),
+        }  # fmt: skip
+        if not record["parity"]["why_not"]:
+            record |= timed(bundle, engines, runs)
     return record
 
 

@@ -91,10 +91,8 @@ def build_plans(
     assert not isinstance(machine, str)  # `require` looked
     folder = plans_folder(bundle, folder)
     flags = build_flags(options, with_triton=can_compile(machine.capability))
-    if options.attention and "plugins" not in flags:
-        raise OptionsError(
-            "attention: expected Triton and a GPU that is known, to compile our kernel; see above"
-        )
+    if options.attention:
+        require_attention(bundle, "plugins" in flags)
     if "plugins" in flags:
         from taro_rt.kernels.plugin import register_plugins
 
@@ -127,6 +125,21 @@ def build_plans(
         paths[f"{graph}.b{batch}"] = path
     tell("build", 1.0)
     return paths
+
+
+def require_attention(bundle: Bundle, has_compiler: bool) -> None:
+    """Raise `BackendUnavailable` or `OptionsError` unless our attention kernel suits plans of `bundle`."""
+    if not has_compiler:
+        raise BackendUnavailable(
+            "attention: our kernel needs Triton (pip install triton) and a GPU that it is compiled for"
+        )
+    from taro_rt.kernels.attention import WIDTHS
+
+    c = bundle.manifest.networks.transformer
+    if c.width // c.heads not in WIDTHS:
+        raise OptionsError(
+            f"attention: expected heads of width {WIDTHS}, got {c.width // c.heads}; leave it out"
+        )
 
 
 def can_compile(capability: tuple[int, int]) -> bool:

@@ -7,6 +7,7 @@ them in that order.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ PTX_VERSIONS = {
 take 8.8. With an older one the compiler ends the process."""
 OUTPUTS = ("_out", "_sum")
 """How the names of an entry's outputs end."""
+Definition = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
+"""Of an operator: what describes its outputs, what lists its tactics, what compiles one."""
 HIDDEN = re.compile(r"(\.visible \.entry \w+\()(.*?)(\n\))", re.DOTALL)
 
 
@@ -35,7 +38,6 @@ class Code:
     ptx: str
     shared_bytes: int
     warps: int
-    cubin: bytes
 
 
 def assembled(
@@ -71,7 +73,21 @@ def assembled(
     )  # fmt: skip
     check(operator, made.metadata)
     ptx = without_hidden(made.asm["ptx"], len(pointers) + len(ints))
-    return Code(made.metadata.name, ptx, made.metadata.shared, warps, made.asm["cubin"])
+    return Code(made.metadata.name, ptx, made.metadata.shared, warps)
+
+
+def launched(code: Code, grid: tuple[int, int], numbers: list[int]) -> tuple[str, str, Any, Any]:
+    """What TensorRT wants to know of a plugin: kernel, PTX, how it is launched, its integers."""
+    import tensorrt.plugin as trtp
+
+    extra = trtp.SymIntExprs(len(numbers))
+    for i, number in enumerate(numbers):  # whole numbers given as they are would be of no type
+        extra[i] = trtp.SymInt32(number)
+    launch = trtp.KernelLaunchParams()
+    launch.grid_x, launch.grid_y = grid
+    launch.block_x = 32 * code.warps
+    launch.shared_mem = code.shared_bytes
+    return code.name, code.ptx, launch, extra
 
 
 def scalars(entry: Any) -> list[str]:

@@ -2,7 +2,8 @@
 
 python -m taro_rt.kernels.offline        (a table; --json for programs)
 
-Compiled are the launches of the published size, specialised by their arguments as Triton does at a launch.
+Compiled are the launches of the published size, specialised by their arguments as Triton does at a launch,
+and some of other sizes.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from taro_rt.kernels.aot import Code, assembled
-from taro_rt.kernels.plugin_attention import DEFINITIONS as ATTENTION
+from taro_rt.kernels.aot import Code, Definition, assembled, launched
+from taro_rt.kernels.plugin_attention import ATTENTION_DEFINITIONS
 from taro_rt.kernels.rows import EPS, gate_modulate_kernel, modulate_kernel
 
 NAMESPACE = "taro_rt"
@@ -89,7 +89,7 @@ def register_plugins(capability: tuple[int, int], lazy: bool = False) -> None:
 
     desc = trtp.TensorDesc
     types = (trtp.KernelLaunchParams, trtp.SymExprs, trtp.AutoTuneCombination)
-    for operator, define in {**_DEFINITIONS, **ATTENTION}.items():
+    for operator, define in {**DEFINITIONS, **ATTENTION_DEFINITIONS}.items():
         name = f"{NAMESPACE}::{operator}"
         describe, tune, implement = define(desc, types, capability)
         trtp.register(name, lazy_register=lazy)(describe)
@@ -99,7 +99,6 @@ def register_plugins(capability: tuple[int, int], lazy: bool = False) -> None:
 
 
 _registered: list[str] = []
-Definition = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
 
 
 def _tuned(inputs: list[Any], n_outputs: int, combination: Any) -> list[Any]:
@@ -113,21 +112,12 @@ def _implemented(
     operator: str, inputs: list[Any], places: str, tactic: int, capability: tuple[int, int]
 ) -> tuple[str, str, Any, Any]:
     """Kernel, PTX, launch and scalars for tensors of these static shapes, the context's first if there."""
-    import tensorrt.plugin as trtp
-
     modulation, x = inputs[-1].shape, inputs[0 if operator == "GateModulate" else 1]
     batch, m, width = x.shape
     n = 0 if operator == "GateModulate" else inputs[0].shape[1]
     code = compiled(operator, TYPES[x.dtype.name][0], width, capability, WARPS[tactic - 1])
-    numbers = [n, m, modulation[1], modulation[2], *(int(each) for each in places.strip("\0 ").split(","))]
-    extra = trtp.SymIntExprs(len(numbers))
-    for i, number in enumerate(numbers):  # whole numbers given as they are would be of no type
-        extra[i] = trtp.SymInt32(number)
-    launch = trtp.KernelLaunchParams()
-    launch.grid_x, launch.grid_y = n + m, batch
-    launch.block_x = 32 * code.warps
-    launch.shared_mem = code.shared_bytes
-    return code.name, code.ptx, launch, extra
+    vectors = (int(each) for each in places.strip("\0 ").split(","))
+    return launched(code, (n + m, batch), [n, m, modulation[1], modulation[2], *vectors])
 
 
 def _modulate_streams(desc: Any, types: Any, capability: tuple[int, int]) -> Definition:
@@ -188,7 +178,7 @@ def _gate_modulate(desc: Any, types: Any, capability: tuple[int, int]) -> Defini
     return describe, tune, implement
 
 
-_DEFINITIONS: dict[str, Callable[[Any, Any, tuple[int, int]], Definition]] = {
+DEFINITIONS: dict[str, Callable[[Any, Any, tuple[int, int]], Definition]] = {
     "ModulateStreams": _modulate_streams,
     "GateModulateStreams": _gate_modulate_streams,
     "GateModulate": _gate_modulate,

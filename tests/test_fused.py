@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kernel_cases import TYPES
 from make_tiny_bundle import GLOBAL, tiny_config
 from torch import Tensor
 
@@ -88,6 +89,23 @@ def assert_same_step(
 def test_a_step_of_kernels_is_the_plain_step(config: NetworkConfig, guidance: float) -> None:
     sizes, device = (shortened(config), "cpu") if INTERPRETED else (config, "cuda")
     assert_same_step(sizes, device, guidance, batch=1 if guidance > 1 else 2)  # two rows
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_a_guided_step_of_kernels_in_the_types_that_are_shipped_is_near_the_plain_step(
+    dtype: torch.dtype,
+) -> None:
+    sizes, device = (shortened(SMALL), "cpu") if INTERPRETED else (SMALL, "cuda")
+    net = random_net(sizes, device)
+    inputs = draw_inputs(net, device, 1)
+    want = plain_step(net, inputs, 8.0)
+    for part in (net.x_embedder, net.joint_blocks, net.final_layer):
+        part.to(dtype)
+    latents, noise, *conditions = inputs
+    narrow = latents, noise, *(each.to(dtype) for each in conditions)
+    got = fused_step(net, narrow, 8.0, grouped=True)
+    assert (got - want).norm() < (1e-5 if dtype == torch.float32 else 0.03) * want.norm()
 
 
 @pytest.mark.gpu

@@ -30,7 +30,7 @@ for capability in {capabilities}:
             code = plugin.compiled(operator, {kind!r}, {width}, capability, warps)
             found.append([operator, capability, warps, code.name, code.shared_bytes, code.ptx])
     for operator in plugin_attention.ATTENTION_ENTRIES if {heads} else ():
-        for tiles in plugin_attention.PLUGIN_TILES:
+        for tiles in (plugin_attention.PLUGIN_TILES[k - 1] for k in plugin_attention.tactics(capability)):
             cut = ({kind!r}, {width}, {heads}, capability, tiles)
             code = plugin_attention.compiled_attention(operator, *cut)
             found.append([operator, capability, tiles.warps, code.name, code.shared_bytes, code.ptx])
@@ -85,13 +85,25 @@ def test_the_ptx_is_of_a_version_that_drivers_of_cuda_12_8_take(built: list[Any]
 
 def test_gpus_that_the_older_ptx_does_not_know_get_the_newer() -> None:
     """With the older one the compiler ends the process, which no test of one process would outlive."""
-    made = compiled(width=192, capabilities=((10, 3), (12, 1)))
+    made = compiled(width=192, capabilities=((10, 3), (12, 1)), heads=6)
     assert {re.search(r"\.version (\S+)", ptx)[1] for *_, ptx in made} == {"8.8"}  # type: ignore[index]
 
 
 @pytest.mark.parametrize(("kind", "width"), [("fp32", 768), ("fp16", 192), ("fp32", 192)])
 def test_every_entry_is_compiled_for_the_embedded_width_and_for_float32(kind: str, width: int) -> None:
     assert len(compiled(kind, width, ((8, 0), (9, 0)))) == 2 * 3 * 4
+
+
+def test_gpus_that_multiply_large_tiles_in_a_memory_of_their_own_get_the_small_ones() -> None:
+    made = compiled(capabilities=((10, 0),), heads=12)
+    assert sum("Attend" in operator for operator, *_ in made) == 2 * 2
+
+
+def test_heads_that_the_kernel_does_not_take_are_refused() -> None:
+    from taro_rt.kernels.plugin_attention import compiled_attention
+
+    with pytest.raises(ValueError, match=r"expected heads of width .* got 192 values in 8 heads"):
+        compiled_attention("Attend", "fp16", 192, 8, (9, 0), PLUGIN_TILES[0])
 
 
 def test_a_gpu_that_is_not_known_is_refused_in_words() -> None:

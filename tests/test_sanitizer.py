@@ -1,4 +1,4 @@
-"""One pass of a guided step under compute-sanitizer, on a GPU."""
+"""One pass of a guided step in bfloat16 and float16 under compute-sanitizer, on a GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_guided_step_touches_only_memory_that_is_its_own(tool: str) -> None:
     """Every tensor in an allocation of its own, so that nothing hides a write behind its end."""
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     pass_of = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
-    pass_of += [str(TESTS / "test_fused.py"), "-k", "guided and embedded"]
+    pass_of += [str(TESTS / "test_fused.py"), "-k", "guided_step_of_kernels_in_the_types"]
     ran = subprocess.run(
         [SANITIZER, "--tool", tool, "--error-exitcode", "9", *pass_of],
         cwd=TESTS.parent,

@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,8 +25,9 @@ from command import Run
 from media import numbered
 
 from taro_rt import Bundle, Clip, Options, Pipeline
+from taro_rt import engines
 from taro_rt.engines import gpu
-from taro_rt.engines.errors import BuildError, EngineError
+from taro_rt.engines.errors import BackendUnavailable, BuildError, EngineError
 from taro_rt.engines.plans import VARIABLE
 from taro_rt.export import tensorrt as export
 from taro_rt.export.tensorrt import BuildOptions, build_plans
@@ -44,6 +47,8 @@ def nvidia() -> Iterator[Any]:
     def forget() -> None:
         for name in [n for n in sys.modules if n in OURS or n.split(".")[0] in ("cuda", "tensorrt")]:
             del sys.modules[name]
+        for name in OURS:
+            vars(engines).pop(name.rpartition(".")[2], None)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(STAND_INS)
@@ -66,10 +71,11 @@ def exported(bundle: Bundle) -> Callable[..., Iterator[Any]]:
     """`deployed_models`, called once: the same files for every build."""
     made: dict[Any, list[Any]] = {}
 
-    def models(networks: Any, precision: Any, steps: int, **more: Any) -> Iterator[Any]:
-        if (precision, steps) not in made:
-            made[precision, steps] = list(original(networks, precision, steps, **more))
-        return iter(made[precision, steps])
+    def models(networks: Any, precision: Any, steps: int, attention: bool) -> Iterator[Any]:
+        asked = precision, steps, attention
+        if asked not in made:
+            made[asked] = list(original(networks, precision, steps, attention=attention))
+        return iter(made[asked])
 
     original = export.deployed_models
     return models
@@ -169,6 +175,69 @@ def test_half_precision_stays_near_float32(bundle: Bundle, plans: Path, tmp_path
     build_plans(bundle, tmp_path, BuildOptions("float16", plugins=False))
     with load(bundle, tmp_path, "float16") as got, Pipeline.load(bundle, "eager") as oracle:
         assert relative_rms(made(got), made(oracle)) < 0.05
+
+
+@pytest.fixture
+def unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plugins are registered once in a process: as if they had not been."""
+    plugin = pytest.importorskip("taro_rt.kernels.plugin")
+    monkeypatch.setattr(plugin, "_registered", [])
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_build_with_our_kernels_asks_each_for_all_it_needs_to_know(
+    nvidia: Any, bundle: Bundle, plans: Path, tmp_path: Path, unregistered: None, attention: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(nvidia.tensorrt, "asked", {})
+    build_plans(bundle, tmp_path, BuildOptions("float16", attention=attention))
+    rows, both = ("ModulateStreams", "GateModulateStreams", "GateModulate"), ("AttendStreams", "Attend")
+    expected = {f"taro_rt::{name}": 4 for name in (*rows, *(both if attention else ()))}
+    assert nvidia.tensorrt.asked == expected
+    with load(bundle, tmp_path, "float16") as got, Pipeline.load(bundle, "eager") as oracle:
+        assert relative_rms(made(got), made(oracle)) < 0.05
+
+
+def test_attention_without_what_compiles_it_is_refused(
+    bundle: Bundle, plans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "can_compile", lambda capability: False)
+    with pytest.raises(BackendUnavailable, match="attention: our kernel needs Triton"):
+        build_plans(bundle, tmp_path, BuildOptions("float16", attention=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+LEAN = """
+import sys
+class Lean:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "triton", "onnx_ir", "onnxscript"):
+            raise ModuleNotFoundError(f"{name} is not here", name=name)
+sys.meta_path.insert(0, Lean())
+from taro_rt.engines import gpu
+gpu.find_gpu = lambda: gpu.Gpu("Stand-in", (8, 9), 16384)
+from taro_rt.runtime.cli import app
+app()
+"""
+
+
+def test_plans_run_without_pytorch_and_triton(
+    tiny_bundle: Path, plans: Path, video: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.mp4"
+    asked = ["--bundle", str(tiny_bundle), "--backend", "tensorrt", "--precision", "float32"]
+    done = subprocess.run(
+        [sys.executable, "-c", LEAN, "generate", str(video), "-o", str(output), *asked],
+        env={
+            **os.environ,
+            VARIABLE: str(plans),
+            "PYTHONPATH": os.pathsep.join([str(STAND_INS), str(STAND_INS.parents[1] / "src")]),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert output.stat().st_size > 1000
 
 
 def test_plans_that_are_there_are_kept_and_built_anew_only_when_asked(

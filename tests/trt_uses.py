@@ -15,6 +15,8 @@ from typing import Any
 
 MODULES = {"trt": "trt", "trtp": "plugin"}
 """The names that our files give to `tensorrt` and `tensorrt.plugin`."""
+HANDED = {"desc": "TensorDesc", "launch": "KernelLaunchParams", "combination": "AutoTuneCombination"}
+"""What the definitions of plugins call the classes that they are handed."""
 RAW = {"nvonnxparser::IParserError": "ParserError"}
 """Types that a signature does not name as Python knows them."""
 
@@ -145,8 +147,8 @@ class Walk(ast.NodeVisitor):
     def _annotated(self, annotation: ast.expr | None) -> str:
         """The TensorRT class that an annotation names, alone or beside None."""
         text = "" if annotation is None else ast.unparse(annotation)
-        found = re.findall(r"\btrt\.(\w+)\b(?!\.)", text)
-        return str(found[0]) if found else ""
+        found = re.findall(r"\btrtp?\.(\w+)\b(?!\.)", text)
+        return HANDED.get(text, str(found[0]) if found else "")
 
     def _remember(self, place: tuple[str, str], found: str) -> None:
         if found:
@@ -212,6 +214,7 @@ FILES = (
     "engines/trt.py",
     "engines/trt_window.py",
     "export/tensorrt.py",
+    "kernels/aot.py",
     "kernels/plugin.py",
     "kernels/plugin_attention.py",
 )

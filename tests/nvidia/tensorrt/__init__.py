@@ -8,6 +8,7 @@ a stripped plan that was not refitted. Names and signatures are checked elsewher
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 from enum import IntEnum
 from types import SimpleNamespace
@@ -17,6 +18,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from cuda.bindings import runtime as cudart
+
+from tensorrt import plugin
 
 __version__ = "11.4.0.106"
 DataType = IntEnum("DataType", ["FLOAT", "HALF"])
@@ -30,6 +33,8 @@ refused: set[str] = set()
 """Operators that the parser does not know, for tests of failures."""
 unbuildable: set[str] = set()
 """Operators that nothing can be built of."""
+asked: dict[str, int] = {}
+"""How many kernels each plugin offered, by its name."""
 
 
 class ILogger:
@@ -139,6 +144,7 @@ class OnnxParser:
 
     def parse(self, content: bytes) -> bool:
         self._network.model = onnx.load_from_string(content)
+        _ask_plugins(self._network.model)
         for i, node in enumerate(self._network.model.graph.node):
             if node.op_type in refused:
                 said = (i, node.name, node.op_type, "no importer registered")
@@ -262,6 +268,24 @@ class OnnxParserRefitter:
         return True
 
 
+def _ask_plugins(model: onnx.ModelProto) -> None:
+    """Of every node that names a plugin which is registered, all that a build would want to know."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = {v.name: v for v in (*inferred.input, *inferred.value_info, *inferred.output)}
+    for node in model.graph.node:
+        given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        name = f"{given['plugin_namespace'].decode()}::{node.op_type}" if "plugin_namespace" in given else ""
+        if name in plugin.registered:
+            assert given["aot"] == 1 and given["plugin_version"] == b"1"
+            tensors = [[_described(values[n]) for n in names] for names in (node.input, node.output)]
+            asked[name] = plugin.ask(name, *tensors, given["places"].decode())
+
+
+def _described(value: onnx.ValueInfoProto) -> plugin.TensorDesc:
+    is_wide = value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    return plugin.TensorDesc(tuple(_shape(value)), DataType.FLOAT if is_wide else DataType.HALF)
+
+
 def _shape(value: onnx.ValueInfoProto) -> list[int]:
     return [d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim]
 
@@ -275,7 +299,7 @@ def _for_onnxruntime(model: onnx.ModelProto) -> bytes:
     """Without the attribute that only TensorRT's parser has."""
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
-    for node in plain.graph.node:
+    for node in itertools.chain(plain.graph.node, *(function.node for function in plain.functions)):
         kept = [given for given in node.attribute if given.name != "TRT_decomposable"]
         del node.attribute[:]
         node.attribute.extend(kept)
