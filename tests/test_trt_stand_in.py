@@ -24,8 +24,7 @@ import tensorrt_rows
 from command import Run
 from media import numbered
 
-from taro_rt import Bundle, Clip, Options, Pipeline
-from taro_rt import engines
+from taro_rt import Bundle, Clip, Options, Pipeline, engines
 from taro_rt.engines import gpu
 from taro_rt.engines.errors import BackendUnavailable, BuildError, EngineError
 from taro_rt.engines.plans import VARIABLE
