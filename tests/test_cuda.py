@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import weakref
@@ -267,6 +268,22 @@ def test_too_little_memory_is_told_before_anything_is_loaded() -> None:
     with pytest.raises(BuildError, match="expected about 2000 MB of free GPU memory, got 1999 MB; end what"):
         cuda.require_memory(2000 << 20, 1999 << 20)
     cuda.require_memory(2000 << 20, 2000 << 20)
+
+
+def test_memory_that_runs_out_while_loading_is_told_and_nothing_is_kept(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Any] = []
+
+    def run_out(networks: Any, *more: Any) -> None:
+        loaded.append(weakref.ref(networks.transformer))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(cuda, "load_networks_on", run_out)
+    with pytest.raises(BuildError, match="the GPU's memory ran out; about .* MB are needed"):
+        cuda.load_cuda(Bundle.open(tiny_bundle), device="cpu")
+    gc.collect()
+    assert [each() for each in loaded] == [None]
 
 
 def test_the_embedded_bundle_needs_about_a_gigabyte(bundles: dict[str, Bundle]) -> None:
