@@ -280,7 +280,7 @@ def test_memory_that_runs_out_while_loading_is_told_and_nothing_is_kept(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(cuda, "load_networks_on", run_out)
-    with pytest.raises(BuildError, match="the GPU's memory ran out; about .* MB are needed"):
+    with pytest.raises(BuildError, match=r"the GPU's memory ran out; about .* MB are needed"):
         cuda.load_cuda(Bundle.open(tiny_bundle), device="cpu")
     gc.collect()
     assert [each() for each in loaded] == [None]
