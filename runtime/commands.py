@@ -108,7 +108,7 @@ def generate_file(
     with timings("probe"):
         found = probe(video, job.span)
         check_within(options.onsets or (), found.duration_s)
-        plans = [plan_output(found, path, finish) for path in outputs]
+        plan = plan_output(found, outputs[0], finish)  # the others differ in their numbers alone
         check_exports(found, outputs, exports[0], finish)
     with timings("load"):
         pipeline = machine.pipeline(progress)
@@ -120,7 +120,7 @@ def generate_file(
         def write(k: int, told: Progress) -> None:
             report(told, "write", 0.0)
             audio = result.takes[k]
-            write_output(info, audio, temporaries[k], finish, plans[k], told)
+            write_output(info, audio, temporaries[k], finish, plan, told)
             first = len(outputs) + k * len(job.exports)
             into = temporaries[first : first + len(job.exports)]
             about = (info, audio, result.seeds[k], result.onsets, outputs[k])
@@ -129,9 +129,9 @@ def generate_file(
         with timings("write"):
             alongside(write, len(outputs), "write", progress)
     report(progress, "write", 1.0)
-    warnings = (*warnings, *plans[0].notices)
+    warnings = (*warnings, *plan.notices)
     seconds = {**timings.seconds, **result.timings}
-    record = _record(video, info, outputs, result, plans[0].rate_hz, warnings)
+    record = _record(video, info, outputs, result, plan.rate_hz, warnings)
     for take, written in zip(record["takes"], exports, strict=True) if job.exports else ():
         take["exports"] = {export.kind: str(export.path) for export in written}
     record |= {"bundle": machine.name, **asdict(pipeline.engines.choice)}

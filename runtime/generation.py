@@ -27,7 +27,7 @@ from taro_rt.runtime.progress import Progress, report
 from taro_rt.runtime.sampler import evaluations, linear_steps, steps, time_grid
 from taro_rt.runtime.source import Span
 from taro_rt.runtime.timing import Timings
-from taro_rt.runtime.velocity import LATENTS_PER_CALL, Asked, Conditions, velocities
+from taro_rt.runtime.velocity import LATENTS_PER_CALL, Asked, Conditions, Feed, velocities
 from taro_rt.runtime.wavefront import Run, Wavefront
 from taro_rt.runtime.windows import merge, plan, regroup
 
@@ -163,13 +163,14 @@ class Generation:
             step = lambda i: draw_noise(self.seeds, STEP, i, low, high, g)  # noqa: E731
             return steps(noise, step, settings, self._times)
 
-        total, n_evaluated = evaluations(settings) * len(self._windows), 0
+        total, n_evaluated, feed = evaluations(settings) * len(self._windows), 0, Feed()
 
         def evaluate(asked: list[Asked]) -> list[Array]:
             nonlocal n_evaluated
             report(self._progress, STAGE, n_evaluated / total)
             n_evaluated += len(asked)
-            return velocities(self._engines.denoiser, asked, settings.guidance, self.timings, every)
+            denoiser, guidance = self._engines.denoiser, settings.guidance
+            return velocities(denoiser, asked, guidance, self.timings, every, feed)
 
         per_call = max(1, LATENTS_PER_CALL // len(self.seeds))
         front = Wavefront(

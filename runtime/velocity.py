@@ -72,24 +72,67 @@ class Asked:
     guided: bool
 
 
+class Feed:
+    """What the denoiser is given, in memory that the next call of as many rows uses again.
+
+    A new piece of tens of MB at every step costs more than what is written to it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Array] = {}
+
+    def filled(
+        self,
+        fresh: Sequence[bool],
+        views: Sequence[Array],
+        rows: Sequence[tuple[Array, Array, Array]],
+    ) -> dict[str, Array]:
+        """The conditional rows of all windows, then the null rows of the `fresh`.
+
+        The embedded conditions of a null row are exactly zero (spec B4).
+        """
+        n_takes, n_windows = len(views[0]), len(views)
+        windows = [*range(n_windows), *(i for i, needs_null in enumerate(fresh) if needs_null)]
+        shapes = {"latents": views[0].shape, "tokens": rows[0][0].shape, "modulation": rows[0][1].shape}
+        for name, shape in shapes.items():
+            whole = (n_takes * len(windows), *shape[1:])
+            if name not in self._kept or self._kept[name].shape != whole:
+                self._kept[name] = np.empty(whole, np.float32)
+        latents, tokens, modulation = self._kept.values()
+        for k, i in enumerate(windows):
+            part = slice(k * n_takes, (k + 1) * n_takes)
+            latents[part] = views[i]
+            if k < n_windows:
+                tokens[part], modulation[part] = rows[i][:2]
+            else:
+                tokens[part], modulation[part] = 0.0, rows[i][2]
+        return dict(self._kept)
+
+
 def velocities(
-    denoiser: Engine, asked: Sequence[Asked], guidance: float, timings: Timings, every: int = 1
+    denoiser: Engine,
+    asked: Sequence[Asked],
+    guidance: float,
+    timings: Timings,
+    every: int = 1,
+    feed: Feed | None = None,
 ) -> list[Array]:
     """The velocity of every window, shaped like its latents, in one call of the denoiser per few takes.
 
-    With `every` above 1 guidance is exact on every such evaluation of a window only; between them it pushes
-    as far as the last time.
+    `feed` is what was used for the last call, if there was one. With `every` above 1 guidance is exact on every
+    such evaluation of a window only; between them it pushes as far as the last time.
     """
     fresh = [one.guided and one.conditions.is_due(every) for one in asked]
     with timings("conditioner"):
         rows = [one.conditions.at(one.t) for one in asked]
+    feed = feed or Feed()
     parts: list[list[Array]] = [[] for _ in asked]
     pushes: list[list[Array]] = [[] for _ in asked]
     for first in range(0, len(asked[0].latents), LATENTS_PER_CALL):
         views = [one.latents[first : first + LATENTS_PER_CALL] for one in asked]
-        feed = _feed(fresh, views, rows)
+        inputs = feed.filled(fresh, views, rows)
         with timings("denoiser"):
-            v = denoiser(**feed)["velocity"]
+            v = denoiser(**inputs)["velocity"]
         n_takes, null = len(views[0]), len(asked) * len(views[0])
         for i, one in enumerate(asked):
             part = v[i * n_takes : (i + 1) * n_takes]
@@ -104,25 +147,3 @@ def velocities(
         if made and every > 1:
             one.conditions.push = np.concatenate(made)
     return [takes[0] if len(takes) == 1 else np.concatenate(takes) for takes in parts]
-
-
-def _feed(
-    fresh: Sequence[bool], views: Sequence[Array], rows: Sequence[tuple[Array, Array, Array]]
-) -> dict[str, Array]:
-    """What the denoiser is given: the conditional rows of all windows, then the null rows of the `fresh`.
-
-    The embedded conditions of a null row are exactly zero (spec B4).
-    """
-    n_takes, n_windows = len(views[0]), len(views)
-    windows = [*range(n_windows), *(i for i, needs_null in enumerate(fresh) if needs_null)]
-    n_rows = n_takes * len(windows)
-    tokens = np.zeros((n_rows, *rows[0][0].shape[1:]), np.float32)
-    modulation = np.empty((n_rows, *rows[0][1].shape[1:]), np.float32)  # large: written once, copied never
-    for k, i in enumerate(windows):
-        part = slice(k * n_takes, (k + 1) * n_takes)
-        if k < n_windows:
-            tokens[part], modulation[part] = rows[i][:2]
-        else:
-            modulation[part] = rows[i][2]
-    latents = np.concatenate([views[i] for i in windows])
-    return {"latents": latents, "tokens": tokens, "modulation": modulation}

@@ -1,7 +1,7 @@
 """Velocities of windows over hand-made engines whose answers can be computed without networks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from taro_rt.engines.stages import Geometry, contracts
 from taro_rt.runtime import velocity
 from taro_rt.runtime.sampler import time_grid
 from taro_rt.runtime.timing import Timings
-from taro_rt.runtime.velocity import Asked, Conditions, velocities
+from taro_rt.runtime.velocity import Asked, Conditions, Feed, velocities
 
 GEOMETRY = Geometry(width=4, time_positions=2, modulation_vectors=3, visual_dim=4)
 TIMES = time_grid("sde", 25)[:-1]
@@ -163,3 +163,16 @@ def test_conditions_are_made_in_blocks_within_the_budget(
         for got, want in zip(made.at(float(t)), whole.at(float(t)), strict=True):
             assert np.array_equal(got, want)
     assert [len(feed["times"]) for feed in net.feeds] == blocks
+
+
+def test_memory_of_the_feed_is_used_again_and_nothing_of_the_last_call_is_left_in_it() -> None:
+    one, feed = Asked(latents(2), conditions(), float(TIMES[3]), True), Feed()
+    other = Asked(latents(2, seed=5), conditions(None, -1.0, 0.5), float(TIMES[4]), True)
+    net, addresses = denoiser(), []
+    for asked, level in ((one, (0.5, 0.25)), (other, (-1.0, 0.5)), (one, (0.5, 0.25))):
+        (got,) = velocities(net, [asked], 8.0, Timings(), feed=feed)
+        np.testing.assert_allclose(got, expected(asked, *level), atol=1e-4)
+        addresses.append(net.feeds[-1]["modulation"].ctypes.data)
+    assert len(set(addresses)) == 1
+    (plain,) = velocities(net, [replace(one, guided=False)], 8.0, Timings(), feed=feed)
+    np.testing.assert_allclose(plain, expected(replace(one, guided=False)), atol=1e-4)
