@@ -119,8 +119,8 @@ def velocities(
 ) -> list[Array]:
     """The velocity of every window, shaped like its latents, in one call of the denoiser per few takes.
 
-    `feed` is what was used for the last call, if there was one. With `every` above 1 guidance is exact on every
-    such evaluation of a window only; between them it pushes as far as the last time.
+    `feed` is what was used for the last call, if there was one. With `every` above 1 guidance is exact on
+    every such evaluation of a window only; between them it pushes as far as the last time.
     """
     fresh = [one.guided and one.conditions.is_due(every) for one in asked]
     with timings("conditioner"):
