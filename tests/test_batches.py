@@ -12,7 +12,7 @@ from taro_rt.engines.nets.config import SMALL
 from taro_rt.runtime.onsets import FLOOR_LOGIT
 from taro_rt.training import transformer
 from taro_rt.training.fit import Loss, Recipe
-from taro_rt.training.losses import Aligned
+from taro_rt.training.losses import Aligned, Tra
 from taro_rt.training.transformer import Examples, Objective, batch, start_from_waves, train_transformer
 
 STRUCK_S = 2.0
@@ -101,6 +101,32 @@ def test_times_are_drawn_near_noise_or_evenly(
     what = Objective(tra=None, near_noise=near_noise)
     train_transformer(small, examples, tmp_path, what, Recipe(1), tmp_path)
     assert torch.cat(times).mean().item() == pytest.approx(mean, abs=0.04)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_centred_teacher_says_nothing_that_it_says_of_every_clip(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, centred: bool
+) -> None:
+    """Of two clips, 3 and 1 everywhere, the mean is 2."""
+    said: list[torch.Tensor] = []
+
+    def fit(net: Aligned, loss: Loss, *_: object) -> None:
+        loss(0, np.random.default_rng(0))
+
+    def objective(net: Aligned, data: torch.Tensor, t: torch.Tensor, *rest: torch.Tensor) -> object:
+        said.append(rest[-1])
+        return t.mean(), {"flow": t, "align": t.mean()}
+
+    monkeypatch.setattr(transformer, "fit", fit)
+    monkeypatch.setattr(transformer, "objective", objective)
+    monkeypatch.setattr(transformer, "read_teacher", lambda folder: nn.Identity())
+    two = replace(
+        examples, mels=torch.cat([torch.full_like(examples.mels, 3), torch.full_like(examples.mels, 1)])
+    )
+    small = replace(SMALL, transformer=replace(SMALL.transformer, depth=2, width=64, heads=1))
+    what = Objective(tra=Tra(block=1, hidden=8, centred=centred))
+    train_transformer(small, two, tmp_path, what, Recipe(1), tmp_path)
+    assert said[0].unique().tolist() == ([1.0] if centred else [3.0])  # the first clip alone is drawn
 
 
 def test_a_layer_that_starts_from_waves_tells_places_apart() -> None:

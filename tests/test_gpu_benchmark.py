@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -241,6 +242,37 @@ def test_what_fails_parity_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None
     record = gpu.measure(TINY)
     assert not record["parity"]["bfloat16"]["passed"]
     assert "trajectory" in record["parity"]["bfloat16"]["why_not"] and "chain" not in record
+
+
+@pytest.mark.parametrize(("released", "most"), [(0.5, gpu_parity.RELEASED), (0.002, 0.002)])
+def test_at_the_published_size_the_scripts_own_distance_bounds_the_gate(
+    released: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, float] = {}
+
+    def check(self: object, precision: str, limit: float) -> dict[str, Any]:
+        asked[precision] = limit
+        return {"passed": False, "why_not": "for a test"}
+
+    monkeypatch.setattr(gpu_work, "PUBLISHED", tiny_config())
+    monkeypatch.setattr(gpu_parity.Oracle, "released", lambda self: released)
+    monkeypatch.setattr(gpu_parity.Oracle, "check", check)
+    gpu.measure(TINY)
+    assert asked["bfloat16"] == most
+
+
+def test_records_of_other_networks_and_backends_have_names_of_their_own(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "device_slug", lambda: "gpu-of-a-test")
+
+    def name(**more: object) -> str:
+        args = {"output": None, "small": False, "bundle": None, "backend": "cuda", **more}
+        return gpu.read_target(argparse.Namespace(**args)).name
+
+    assert name() == "gpu.json"
+    assert name(bundle=str(tiny_bundle)) == "gpu-tiny.json"
+    assert name(bundle=str(tiny_bundle), backend="tensorrt") == "gpu-tiny-tensorrt.json"
 
 
 def test_without_time_left_parts_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -363,6 +363,15 @@ def test_wherever_memory_runs_out_it_is_said_and_what_was_taken_given_back(
     assert allowed > 30  # buffers of seven plans, scratch memory, what the loop reads
 
 
+def test_memory_that_cannot_be_cleared_is_given_back(
+    nvidia: Any, bundle: Bundle, plans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = importlib.import_module("cuda.bindings.runtime")
+    monkeypatch.setattr(runtime, "cudaMemset", lambda *_: (runtime.cudaError_t.cudaErrorInvalidValue,))
+    with pytest.raises(EngineError, match="cudaErrorInvalidValue"):
+        load(bundle, plans)
+
+
 def test_the_benchmark_beside_the_cuda_backend_runs_through(
     bundle: Bundle, plans: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
