@@ -45,6 +45,8 @@ def _silent() -> Iterator[None]:
 with _silent():
     import openvino as ov
 
+    from taro_rt.engines.ov_upsampling import without_transposed
+
 T = TypeVar("T")
 DEVICE = "CPU"
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -188,6 +190,7 @@ def _compile(path: Path, contract: Contract, settings: dict[str, Any]) -> Any:
     model = core.read_model(path)
     _check(f"{path.name}: inputs", contract.inputs, model.inputs)
     _check(f"{path.name}: outputs", contract.outputs, model.outputs)
+    without_transposed(model)
     return core.compile_model(model, DEVICE, settings)
 
 

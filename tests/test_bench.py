@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from taro_rt.engines.backends import available
 from taro_rt.engines.bundle import Bundle, SamplerDefaults
 from taro_rt.engines.errors import EngineError, OptionsError
-from taro_rt.runtime.bench import gate, released, roofline, run, workload
+from taro_rt.runtime.bench import gate, released, roofline, run, worker, workload
 from taro_rt.runtime.bench.record import STAGES, percentiles, summary
 from taro_rt.runtime.bench.run import Plan, measure
 from taro_rt.runtime.bench.show import lines
@@ -61,7 +61,37 @@ def test_several_takes_are_measured_beside_one(record: dict[str, Any]) -> None:
         4 * one["stages"]["denoiser"]["gflop"], rel=1e-3
     )
     assert takes["stages"]["onset"]["gflop"] == one["stages"]["onset"]["gflop"]
-    assert takes["ratio"] == pytest.approx(takes["wall_s"]["p50"] / one["wall_s"]["p50"], abs=1e-2)
+    pair = takes["wall_s"]["p50"] / takes["beside_wall_s"]["p50"]
+    assert takes["ratio"] == pytest.approx(pair, abs=1e-2) and takes["ratio_from_to"][0] == takes["ratio"]
+
+
+def test_numbers_of_takes_have_their_turns_in_one_process(tiny_bundle: Path, tmp_path: Path) -> None:
+    video = tmp_path / "clip.mp4"
+    workload.write_video(video, 0.5, 64)
+    asked = {"bundle": str(tiny_bundle), "threads": 1, "least": 3, "most": 3, "seconds": 0.0}
+    variant = Variant("onnxruntime float32", "onnxruntime", "float32").as_json()
+    files = {"video": str(video), "output": str(tmp_path / "out.mp4")}
+    one, four = worker.generate({"takes": [1, 4], "variant": variant, **files, **asked})["made"]
+    assert len(one["runs"]) == len(four["runs"]) == 3
+    assert four["gflop"]["denoiser"] == pytest.approx(4 * one["gflop"]["denoiser"], rel=1e-3)
+
+
+def test_the_ratio_of_takes_is_the_median_of_pairs(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walls = {1: [9.0, 1.0, 2.0, 4.0], 4: [9.0, 2.0, 5.0, 9.0]}  # the first of each warms up
+
+    def ask(bench: run._Bench, task: str, **more: Any) -> dict[str, Any]:
+        assert task == "generate" and more["takes"] == (1, 4)
+        made = [{"runs": [{"wall": s} for s in walls[n]], "gflop": {}} for n in more["takes"]]
+        return {"load_s": 0.1, "peak_mb": 1.0, "made": made}
+
+    monkeypatch.setattr(run._Bench, "ask", ask)
+    bench = run._Bench(Plan(), Bundle.open(tiny_bundle), tmp_path)
+    best = Variant("onnxruntime float32", "onnxruntime", "float32")
+    takes = bench.takes(best, {"gemm_gflops": {}})
+    assert takes["ratio"] == 2.25 and takes["ratio_from_to"] == [2.0, 2.5] and takes["runs"] == 3
+    assert takes["wall_s"]["p50"] == 5.0 and takes["beside_wall_s"]["p50"] == 2.0
 
 
 def test_modulation_at_every_step_is_work_of_the_released_denoiser(record: dict[str, Any]) -> None:

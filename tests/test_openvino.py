@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from media import encode, numbered
 from onnx import TensorProto, helper
 
@@ -31,6 +34,7 @@ from taro_rt.runtime.pipeline import Pipeline
 
 pytest.importorskip("openvino")
 ov = pytest.importorskip("taro_rt.engines.ov")
+without_transposed = pytest.importorskip("taro_rt.engines.ov_upsampling").without_transposed
 HAS_BFLOAT16 = "bfloat16" in ov.precisions()
 needs_bfloat16 = pytest.mark.skipif(not HAS_BFLOAT16, reason="this processor has no bfloat16")
 BFLOAT16_RMS = 0.05
@@ -87,6 +91,47 @@ def test_float32_is_as_near_to_pytorch_as_an_export_must_be(bundle: Bundle, grap
     oracle = load_engines(bundle, "eager", threads=1)
     _, faults = compare(getattr(engines, graph), getattr(oracle, graph), LIMITS[graph])
     assert faults == []
+
+
+@given(
+    stride=st.integers(1, 5),
+    more=st.integers(0, 11),
+    begin=st.integers(0, 6),
+    end=st.integers(0, 6),
+    length=st.integers(4, 9),
+    batch=st.integers(1, 2),
+)
+def test_a_transposed_convolution_is_computed_as_a_convolution(
+    stride: int, more: int, begin: int, end: int, length: int, batch: int
+) -> None:
+    """The same numbers as those of the operator itself, whatever its kernel, stride and padding."""
+    kernel = stride + more
+    assume((length - 1) * stride + kernel > begin + end)
+    x = np.random.default_rng(0).standard_normal((batch, 3, length), np.float32)
+    w = np.random.default_rng(1).standard_normal((3, 2, kernel), np.float32)
+    named = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", None, None]) for name in "xy"]
+    node = helper.make_node(
+        "ConvTranspose", ["x", "w"], ["y"], strides=[stride], pads=[begin, end], kernel_shape=[kernel]
+    )
+    weights = [helper.make_tensor("w", TensorProto.FLOAT, w.shape, w.tobytes(), raw=True)]
+    graph = helper.make_graph([node], "g", named[:1], named[1:], weights)
+    model = ov.ov.Core().read_model(helper.make_model(graph).SerializeToString())
+    model.reshape({"x": [-1, 3, length]})
+    without_transposed(model)
+    assert "ConvolutionBackpropData" not in {op.get_type_name() for op in model.get_ops()}
+    got = ov.ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0]
+    full = torch.conv_transpose1d(torch.from_numpy(x), torch.from_numpy(w), stride=stride).numpy()
+    want = full[:, :, begin : full.shape[2] - end]
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_the_vocoder_has_no_transposed_convolution(bundle: Bundle) -> None:
+    path, contract = bundle.graph("vocoder"), bundle.contracts()["vocoder"]
+    before = {op.get_type_name() for op in ov.ov.Core().read_model(path).get_ops()}
+    compiled = ov._compile(path, contract, ov.properties("float32", 1, None))
+    kept = {op.get_rt_info()["layerType"].astype(str) for op in compiled.get_runtime_model().get_ops()}
+    assert "ConvolutionBackpropData" in before and not any("Deconvolution" in name for name in kept)
 
 
 @needs_bfloat16

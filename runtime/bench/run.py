@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from taro_rt.engines import cache
 from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.errors import BackendUnavailable, EngineError, OptionsError
 from taro_rt.runtime.bench import gate, workload
-from taro_rt.runtime.bench.record import Record, commit, device, summary, versions, workload_of
+from taro_rt.runtime.bench.record import Record, commit, device, percentiles, summary, versions, workload_of
 from taro_rt.runtime.bench.variant import RELEASED, Variant, exact_variants, fast_variants
 from taro_rt.runtime.options import number_faults
 from taro_rt.runtime.progress import Progress, report
@@ -76,7 +77,7 @@ def measure(plan: Plan, progress: Progress | None = None) -> Record:
             exact.append(bench.row(variant, roofline))
         best = bench.fastest(variants, exact)
         fast = bench.fast_rows(best, roofline) if plan.fast and best else []
-        takes = bench.takes(best, exact, roofline) if plan.more_takes > 1 and best else None
+        takes = bench.takes(best, roofline) if plan.more_takes > 1 and best else None
     base = exact[0]
     for row in (*exact, *fast):
         if row["timed"] and base["timed"]:
@@ -155,13 +156,22 @@ class _Bench:
             rows.append({**head, **self._times(fast, roofline)} if passed["timed"] else head)
         return rows
 
-    def takes(self, best: Variant, exact: Sequence[Record], roofline: Record) -> Record:
-        """What several takes at once cost, beside the same variant's usual run."""
-        n = self._plan.more_takes
-        usual = next(row for row in exact if row["name"] == best.name)
-        made = self._times(best, roofline, n)
-        ratio = round(made["wall_s"]["p50"] / usual["wall_s"]["p50"], 3)
-        return {"name": best.name, "takes": n, "beside": self._plan.takes, "ratio": ratio, **made}
+    def takes(self, best: Variant, roofline: Record) -> Record:
+        """What several takes at once cost: runs of one number and the other in turn, in one process,
+        and the median of what each pair's ratio is."""
+        few, many = self._plan.takes, self._plan.more_takes
+        warm = self._warm(best, (few, many))
+        usual, made = (row["runs"] for row in warm["made"])
+        ratios = [b["wall"] / a["wall"] for a, b in zip(usual[1:], made[1:], strict=True)]
+        return {
+            "name": best.name,
+            "takes": many,
+            "beside": few,
+            "ratio": round(statistics.median(ratios), 3),
+            "ratio_from_to": [round(min(ratios), 3), round(max(ratios), 3)],
+            "beside_wall_s": percentiles([run["wall"] for run in usual[1:]]),
+            **self._summary(best, roofline, warm, 1),
+        }
 
     def _gate(self, variant: Variant) -> Record:
         reference = self._referenced()
@@ -195,27 +205,43 @@ class _Bench:
             self._reference_made = self.ask("outputs", variant=variant.as_json(), file=str(self._reference))
         return self._reference
 
-    def _times(self, variant: Variant, roofline: Record, takes: int | None = None) -> Record:
-        plan = self._plan
-        asked = {
-            "variant": variant.as_json(),
-            "video": str(self.video),
-            "output": str(self._folder / "out.mp4"),
-            "takes": takes or plan.takes,
-        }
+    def _times(self, variant: Variant, roofline: Record) -> Record:
+        takes = (self._plan.takes,)
         started = time.perf_counter()
-        self.ask("generate", least=1, most=1, seconds=0.0, **asked)
+        self._generate(variant, takes, least=1, most=1, seconds=0.0)
         cold_s = time.perf_counter() - started
-        least, most = (LEAST_RUNS, MOST_RUNS) if plan.runs is None else (plan.runs, plan.runs)
-        warm = self.ask("generate", least=least + 1, most=most + 1, seconds=RUNS_S, **asked)
-        runs = warm["runs"][1:]
-        rates = {graph: roofline["gemm_gflops"].get(variant.precision_of(graph)) for graph in warm["gflop"]}
+        warm = self._warm(variant, takes)
+        return {"cold_s": round(cold_s, 3), **self._summary(variant, roofline, warm, 0)}
+
+    def _warm(self, variant: Variant, takes: tuple[int, ...]) -> Record:
+        """Runs of one process by each number of takes, one more than are counted: the first warms up."""
+        runs = self._plan.runs
+        least, most = (LEAST_RUNS, MOST_RUNS) if runs is None else (runs, runs)
+        return self._generate(variant, takes, least + 1, most + 1, RUNS_S * len(takes))
+
+    def _generate(
+        self, variant: Variant, takes: tuple[int, ...], least: int, most: int, seconds: float
+    ) -> Record:
+        return self.ask(
+            "generate",
+            variant=variant.as_json(),
+            video=str(self.video),
+            output=str(self._folder / "out.mp4"),
+            takes=takes,
+            least=least,
+            most=most,
+            seconds=seconds,
+        )
+
+    def _summary(self, variant: Variant, roofline: Record, warm: Record, k: int) -> Record:
+        """Figures of the warm runs with number `k` of the takes that were asked for."""
+        runs, gflop = warm["made"][k]["runs"][1:], warm["made"][k]["gflop"]
+        rates = {graph: roofline["gemm_gflops"].get(variant.precision_of(graph)) for graph in gflop}
         return {
-            "cold_s": round(cold_s, 3),
             "load_s": warm["load_s"],
             "peak_mb": warm["peak_mb"],
             "runs": len(runs),
-            **summary(runs, warm["gflop"], rates),
+            **summary(runs, gflop, rates),
         }
 
     def _file(self, variant: Variant) -> Path:

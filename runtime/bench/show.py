@@ -23,8 +23,9 @@ def lines(record: Record) -> Iterator[str]:
     yield "exact: the same mathematics"
     yield from table(exact_rows(record["exact"]))
     if takes := record["takes"]:
+        low, high = takes["ratio_from_to"]
         yield f"{takes['takes']} takes at once, {takes['name']}: {takes['wall_s']['p50']:.2f}, " + (
-            f"{takes['ratio']:.2f} times {takes['beside']}"
+            f"{takes['ratio']:.2f} times {takes['beside']} ({low:.2f} to {high:.2f} in turn)"
         )
     if record["fast"]:
         yield ""

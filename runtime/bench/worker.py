@@ -91,32 +91,38 @@ def _sampled(engines: Engines, bundle: Bundle, variant: Variant) -> tuple[Array,
 
 
 def generate(task: Task) -> Task:
-    """Load once, then turn `video` into `output` again and again; seconds by stage of every run."""
+    """Load once, then turn `video` into `output` again and again; seconds by stage of every run.
+
+    `takes` lists how many are made at once. Several such numbers have their turns one after the other: run k
+    of each is measured within seconds of run k of the others.
+    """
     variant = Variant.from_json(task["variant"])
     started = time.perf_counter()
     bundle = Bundle.open(task["bundle"])
     counts = dict.fromkeys(GRAPHS, 0)
     pipeline = Pipeline(bundle, _counted(variant.load(bundle, task["threads"]), bundle, counts))
     load_s = time.perf_counter() - started
-    machine, runs = Machine.of(pipeline, task["bundle"]), list[dict[str, float]]()
-    job = Job(Options(takes=task["takes"], **variant.options), force=True)
-    began = time.perf_counter()
-    while len(runs) < task["least"] or (
-        len(runs) < task["most"] and time.perf_counter() - began < task["seconds"]
-    ):
-        counts.update(dict.fromkeys(GRAPHS, 0))
-        started = time.perf_counter()
-        record, _ = generate_file(machine, Path(task["video"]), Path(task["output"]), job, Silent())
-        runs.append({"wall": time.perf_counter() - started, **record["timings_s"]})
+    machine = Machine.of(pipeline, task["bundle"])
+    jobs = [Job(Options(takes=n, **variant.options), force=True) for n in task["takes"]]
+    made: list[Task] = [{"runs": []} for _ in jobs]
+    began, n_done = time.perf_counter(), 0
+    while n_done < task["least"] or (n_done < task["most"] and time.perf_counter() - began < task["seconds"]):
+        for job, row in zip(jobs, made, strict=True):
+            counts.update(dict.fromkeys(GRAPHS, 0))
+            started = time.perf_counter()
+            record, _ = generate_file(machine, Path(task["video"]), Path(task["output"]), job, Silent())
+            row["runs"].append({"wall": time.perf_counter() - started, **record["timings_s"]})
+            row["gflop"] = _in_gflop(counts, variant)
+        n_done += 1
     pipeline.close()
+    return {"load_s": round(load_s, 3), "made": made}
+
+
+def _in_gflop(counts: dict[str, int], variant: Variant) -> dict[str, float]:
+    gflop = {graph: round(n / 1e9, 3) for graph, n in counts.items()}
     if variant.modulates_every_step:  # its conditioner only hands the conditions on
-        counts["denoiser"] += counts["conditioner"]
-        counts["conditioner"] = 0
-    return {
-        "load_s": round(load_s, 3),
-        "runs": runs,
-        "gflop": {k: round(n / 1e9, 3) for k, n in counts.items()},
-    }
+        gflop["denoiser"], gflop["conditioner"] = gflop["denoiser"] + gflop["conditioner"], 0.0
+    return gflop
 
 
 class Counted:
