@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from taro_rt.training import metrics
-from taro_rt.training.evaluate import delivered
+from taro_rt.training.evaluate import CLIPS, RATES, delivered, rate_of
 from taro_rt.training.reconstruction import compare
+from taro_rt.training.scenes import KINDS
 
 RNG = np.random.default_rng(0)
 
@@ -78,3 +79,9 @@ def test_a_silent_sound_is_counted_and_has_no_level() -> None:
     found = delivered([loud, np.zeros(16000, np.float32)], [np.zeros(0), np.zeros(0)])
     assert found["silent"] == 1
     assert isinstance(found["lufs"], dict) and found["lufs"]["lowest"] > -40
+
+
+def test_clips_of_every_kind_have_every_frame_rate() -> None:
+    for kind in range(len(KINDS)):
+        assert {rate_of(row) for row in range(kind, CLIPS, len(KINDS))} == set(RATES)
+    assert min(RATES) == 12 and max(RATES) == 60
