@@ -94,7 +94,7 @@ def listen(pipeline: Pipeline, rows: Sequence[int], options: Options, height: in
 
 
 def rate_of(row: int) -> int:
-    """Frames per second of held-out clip `row`. Those of a kind are `len(KINDS)` apart, and have every rate."""
+    """Frames per second of held-out clip `row`; those of a kind, `len(KINDS)` apart, have every rate."""
     return RATES[(row + row // len(KINDS)) % len(RATES)]
 
 
