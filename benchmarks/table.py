@@ -166,7 +166,8 @@ def delivered(record: dict[str, Any], on: str) -> list[str]:
         f"{lufs['highest']:.1f} LUFS, median {lufs['median']:.1f}; {lufs['off_by_more_than_4']} off by more "
         f"than 4 LU, {record['silent']} silent |",
         f"| events over a silence of a second or more, {gaps['of']} clips that have one | any | median "
-        f"{gaps['median']:.0f} dB, least {gaps['worst']:.0f} dB, {gaps['below_20_db']} below 20 dB |",
+        f"{gaps['median']:.0f} dB, least {gaps['worst']:.0f} dB, {gaps['below_20_db']} below 20 dB, "
+        f"{gaps['of_these_with_an_onset_picked']} of these because an onset was seen there |",
     ]
 
 

@@ -50,6 +50,13 @@ def test_a_clip_without_a_silence_has_no_gap() -> None:
     assert metrics.loudness_gap_db(np.ones(16000, np.float32), np.array([0.3, 0.6])) is None
 
 
+def test_the_longest_silence_is_between_two_events_or_at_an_end() -> None:
+    assert metrics.longest_silence(np.array([1.0, 4.5, 5.0]), 6.0) == (1.0, 4.5)
+    assert metrics.longest_silence(np.array([1.5, 2.0]), 2.5) == (0.0, 1.5)
+    assert metrics.longest_silence(np.array([0.5]), 1.4) is None
+    assert metrics.longest_silence(np.zeros(0), 9.0) is None
+
+
 def test_half_a_sound_is_6_db_off_in_spectrum_and_wave_and_has_the_same_mel() -> None:
     whole = np.random.default_rng(0).standard_normal(16000).astype(np.float32) / 8
     found = compare([whole], [0.5 * whole])
@@ -65,10 +72,12 @@ def test_of_delivered_sounds_the_worst_is_told() -> None:
     for time_s in times:
         quiet[int(time_s * 16000) :][:1600] = 0.1
     clear, loud = noise * quiet, noise * 0.1 + 0.01
-    found = delivered([clear, loud], [times, times])
+    found = delivered([clear, loud], [times, times], [times, np.array([0.5, 1.9, 3.0])])
     gaps, lufs = found["events_over_silence_db"], found["lufs"]
     assert isinstance(gaps, dict) and isinstance(lufs, dict)
-    assert (gaps["of"], gaps["below_20_db"]) == (2, 1)
+    assert (gaps["of"], gaps["below_20_db"], gaps["of_these_with_an_onset_picked"]) == (2, 1, 1)
+    unseen = delivered([clear, loud], [times, times], [times, times])["events_over_silence_db"]
+    assert isinstance(unseen, dict) and unseen["of_these_with_an_onset_picked"] == 0
     assert gaps["worst"] < 1 and gaps["median"] == pytest.approx(20, abs=1)
     assert lufs["lowest"] < lufs["highest"]
     assert found["constant_part"] == pytest.approx(0.01, abs=1e-3)
@@ -76,7 +85,7 @@ def test_of_delivered_sounds_the_worst_is_told() -> None:
 
 def test_a_silent_sound_is_counted_and_has_no_level() -> None:
     loud = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
-    found = delivered([loud, np.zeros(16000, np.float32)], [np.zeros(0), np.zeros(0)])
+    found = delivered([loud, np.zeros(16000, np.float32)], [np.zeros(0)] * 2, [np.zeros(0)] * 2)
     assert found["silent"] == 1
     assert isinstance(found["lufs"], dict) and found["lufs"]["lowest"] > -40
 

@@ -106,21 +106,35 @@ def figures(heard: Heard, judges: Judges) -> dict[str, object]:
         "own_sound": asdict(score(judges, clips, clips.mels)),
         "picked_onset_f1": {f"{t * 1000:.0f}": onset_f1(heard.picked_s, clips, t)[0] for t in TOLERANCES_S},
         "class_accuracy_by_kind": by_kind(judges, clips, heard.mels),
-        "delivered": delivered(heard.sounds, clips.events_s),
+        "delivered": delivered(heard.sounds, clips.events_s, heard.picked_s),
     }
 
 
-def delivered(sounds: Sequence[Array], events_s: Sequence[Array]) -> dict[str, object]:
+QUIET_DB = 20.0
+"""Silence must lie this far below the events."""
+APART_S = 0.15
+"""An onset this far from the ends of a silence belongs to it."""
+
+
+def delivered(
+    sounds: Sequence[Array], events_s: Sequence[Array], picked_s: Sequence[Array]
+) -> dict[str, object]:
     """What must hold of every sound in a file: its level, no constant part, no clipping, and silence (of a
-    second or more) well below the events."""
+    second or more) well below the events; and how many silences are none because an onset was seen there."""
     levels = []
     for samples in sounds:
         meter = Meter(RATE_HZ)
         meter.add(samples)
         levels.append(meter.loudness())
     loud = [level for level in levels if level > -math.inf]
-    pairs = zip(sounds, events_s, strict=True)
-    gaps = [gap for each in pairs if (gap := metrics.loudness_gap_db(*each)) is not None]
+    gaps, n_seen = [], 0
+    for samples, times, picked in zip(sounds, events_s, picked_s, strict=True):
+        gap = metrics.loudness_gap_db(samples, times)
+        if gap is not None:
+            gaps.append(gap)
+            n_seen += gap < QUIET_DB and _is_seen(
+                picked, metrics.longest_silence(times, len(samples) / RATE_HZ)
+            )
     return {
         "silent": len(levels) - len(loud),
         "lufs": {
@@ -134,12 +148,21 @@ def delivered(sounds: Sequence[Array], events_s: Sequence[Array]) -> dict[str, o
         "events_over_silence_db": {
             "median": float(np.median(gaps)),
             "worst": min(gaps),
-            "below_20_db": sum(gap < 20 for gap in gaps),
+            "below_20_db": sum(gap < QUIET_DB for gap in gaps),
+            "of_these_with_an_onset_picked": n_seen,
             "of": len(gaps),
         }
         if gaps
         else None,
     }
+
+
+def _is_seen(picked_s: Array, silence: tuple[float, float] | None) -> bool:
+    """Whether an onset was picked within a silence."""
+    if silence is None:
+        return False
+    start_s, end_s = silence
+    return bool(((picked_s > start_s + APART_S) & (picked_s < end_s - APART_S)).any())
 
 
 def watched(clip: Clip, geometry: Geometry) -> npt.NDArray[np.uint8]:

@@ -81,18 +81,24 @@ def accuracy(probabilities: Floats, labels: npt.NDArray[np.int64]) -> float:
     return float((probabilities.argmax(1) == labels).mean())
 
 
-def loudness_gap_db(samples: Array, events_s: Array, quiet_s: float = 1.0) -> float | None:
-    """Level of the events above that of the clip's longest silence, where one lasts `quiet_s`; else None.
+def longest_silence(events_s: Array, duration_s: float, quiet_s: float = 1.0) -> tuple[float, float] | None:
+    """From when to when nothing happens for the longest time, if that is `quiet_s` or more; else None."""
+    edges = np.concatenate([[0.0], np.sort(events_s), [duration_s]])
+    k = int(np.argmax(np.diff(edges)))
+    start_s, end_s = float(edges[k]), float(edges[k + 1])
+    return (start_s, end_s) if end_s - start_s >= quiet_s and len(events_s) else None
+
+
+def loudness_gap_db(samples: Array, events_s: Array) -> float | None:
+    """Level of the events above that of the clip's longest silence, where there is one; else None.
 
     Both are rms: of the 100 ms after each event, and of the last quarter of the silence, when it has come.
     """
-    n = len(samples)
-    edges = np.concatenate([[0.0], np.sort(events_s), [n / RATE_HZ]])
-    gaps = np.diff(edges)
-    k = int(np.argmax(gaps))
-    if gaps[k] < quiet_s or not len(events_s):
+    silence = longest_silence(events_s, len(samples) / RATE_HZ)
+    if silence is None:
         return None
-    quiet = samples[int((edges[k] + 0.75 * gaps[k]) * RATE_HZ) : int((edges[k + 1] - 0.1) * RATE_HZ)]
+    start_s, end_s = silence
+    quiet = samples[int((start_s + 0.75 * (end_s - start_s)) * RATE_HZ) : int((end_s - 0.1) * RATE_HZ)]
     loud = [samples[int(t * RATE_HZ) : int((t + 0.1) * RATE_HZ)] for t in events_s]
     if len(quiet) < RATE_HZ // 50:
         return None
