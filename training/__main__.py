@@ -53,10 +53,14 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=3360, help="procedural clips to train on")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; all cores if left out")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=bf16_is_fast())
+    parser.add_argument(
+        "--bf16", action=argparse.BooleanOptionalAction, help="if left out, where it is faster"
+    )
     parser.add_argument("--from-nothing", action="store_true", help="leave the kept weights alone")
     parser.add_argument("--output", type=Path, help="where the bundle or the courses go")
     args = parser.parse_args()
+    if args.bf16 is None:
+        args.bf16 = bf16_is_fast(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
     with Interrupts():  # also in the background, where a shell has Ctrl-C ignored

@@ -13,9 +13,9 @@ FAST_BF16 = {"avx512_bf16", "amx_bf16"}
 """Instructions that make bfloat16 products worth it on a CPU."""
 
 
-def bf16_is_fast() -> bool:
-    """Whether products in bfloat16 beat float32 here: on a GPU, or on a CPU with instructions for them."""
-    return torch.cuda.is_available() or bool(FAST_BF16 & _cpu_flags())
+def bf16_is_fast(device: str = "cpu") -> bool:
+    """Whether products in bfloat16 beat float32 on `device`: a GPU, or a CPU with instructions for them."""
+    return not device.startswith("cpu") or bool(FAST_BF16 & _cpu_flags())
 
 
 def describe() -> str:
