@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +25,7 @@ from typing import Any
 import av
 
 from taro_rt.engines.bundle import Bundle
-from taro_rt.runtime.bench.record import commit, device
+from taro_rt.runtime.bench.record import commit, device, versions
 from taro_rt.training.clips import HELD_OUT, write_video
 
 RESULTS = Path(__file__).parent / "results"
@@ -81,11 +80,15 @@ def in_own_process(work: Callable[..., object], *arguments: object) -> None:
         raise SystemExit(f"{work.__name__} failed")
 
 
-def stages(generate: list[str]) -> dict[str, float]:
-    """Seconds per stage as the command itself reports them."""
+def reported(generate: list[str]) -> dict[str, Any]:
+    """What the command itself says of a run: its record."""
     done = subprocess.run([*generate, "--json"], capture_output=True, text=True, check=True)
-    timings = json.loads(done.stdout.strip().splitlines()[-1]).get("timings_s", {})
-    return {name: round(float(seconds), 3) for name, seconds in timings.items()}
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def stages(record: dict[str, Any]) -> dict[str, float]:
+    """Seconds per stage of such a record."""
+    return {name: round(float(seconds), 3) for name, seconds in record["timings_s"].items()}
 
 
 def machine() -> dict[str, str | int | None]:
@@ -127,11 +130,11 @@ def main() -> None:
         record = {
             "workload": "8 s, 1280x720, 30 fps H.264 in; picture copied, AAC out; embedded bundle",
             "machine": machine(),
-            "versions": {name: version(name) for name in ("taro-rt", "numpy", "av", "onnxruntime")},
+            "versions": versions(),
             "commit": commit(),
             "generate": repeat(generate, args.runs),
             "help": repeat([command, "--help"], args.runs),
-            "stages_s": stages(generate),
+            "stages_s": stages(reported(generate)),
         }
         picture, sound = durations(output)
         if abs(picture - sound) > 1 / 30:

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,6 +29,7 @@ from released import write_released
 from taro_rt.engines.backends import Engines, available, load_engines
 from taro_rt.engines.bundle import Bundle
 from taro_rt.export.published import export_published
+from taro_rt.runtime.bench.record import versions
 
 LIMITS = {
     "preprocess visual_*": 0.0,
@@ -160,7 +160,7 @@ def verify(
         export_published(files, work / f"bundle-{depth}", config)
         bundle = Bundle.open(work / f"bundle-{depth}")
         for backend in backends:
-            engines = load_engines(bundle, backend)
+            engines = load_engines(bundle, backend, precision="float32")
             for name in names:
                 for row in compare(fixtures, name, engines):
                     rows.append(row)
@@ -192,7 +192,7 @@ def record(rows: Iterable[Row], seed: int) -> dict[str, object]:
     return {
         "seed": seed,
         "machine": machine(),
-        "versions": {name: version(name) for name in ("taro-rt", "torch", "numpy", "onnxruntime")},
+        "versions": versions(),
         "commit": commit(),
         "rows": [{**asdict(row), "ok": row.ok} for row in rows],
     }
