@@ -172,11 +172,11 @@ def delivered(record: dict[str, Any], on: str) -> list[str]:
 
 
 def ablation() -> str:
-    """The README's table of the paper's ideas on and off: mean over seeds, and largest less smallest."""
-    lines = []
-    for path in sorted(RESULTS.glob("*/ablation.json")):
+    """The README's tables of the paper's ideas on and off: mean over seeds, and largest less smallest."""
+    tables = []
+    for path in sorted(RESULTS.glob("*/ablation*.json")):
         record = json.loads(path.read_text("utf-8"))
-        lines += [
+        lines = [
             f"| {record['steps']} steps, {len(record['seeds'])} seeds, {record['test_clips']} held-out "
             f"clips | {' | '.join(name for name, _ in ABLATION_COLUMNS.values())} |",
             "|---" * (len(ABLATION_COLUMNS) + 1) + "|",
@@ -187,7 +187,8 @@ def ablation() -> str:
                 for key, (_, form) in ABLATION_COLUMNS.items()
             ]
             lines.append(f"| {variant} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
 
 
 def reconstruction(record: dict[str, Any] | None) -> list[str]:
