@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from taro_rt.engines import strict
 from taro_rt.engines.bundle import MANIFEST, SCHEMA, Bundle, Manifest, SamplerDefaults, file_entry
+from taro_rt.engines.eager import load_networks
 from taro_rt.engines.errors import BuildError, BundleError, ManifestError
 from taro_rt.engines.nets.networks import WEIGHTS_OF, Networks, load_weights
 from taro_rt.engines.stages import contracts
@@ -63,17 +64,37 @@ def export_bundle(
             networks=networks.config,
             sampler=sampler or SamplerDefaults(),
             contracts={graph: contract.as_json() for graph, contract in contracts(geometry).items()},
-            files={path.name: file_entry(path) for path in sorted(aside.iterdir())},
+            files={},
             parity={},
             provenance=provenance,
             licence=licence,
         )
         del made  # the parity check loads the bundle twice
-        manifest = replace(manifest, parity=measure(Bundle(aside, manifest), tell))
-        (aside / MANIFEST).write_text(manifest.as_json(), "utf-8")
-        Bundle.open(aside)
-        tell("parity", 1.0)  # the last moment to stop
+        manifest = _seal(aside, manifest, tell)
         put_in_place(aside, folder)
+    return manifest
+
+
+def renew_graphs(bundle: Bundle, tell: Tell = silent) -> Manifest:
+    """Write the graphs of `bundle` anew from the weights it has: after a change of how they are computed.
+
+    Weights, sizes and all that the manifest tells of them stay as they are. Raises as `export_bundle` does.
+    """
+    with _folder_aside(bundle.folder.resolve()) as aside:
+        _write_files(load_networks(bundle), aside, bundle.manifest.storage, tell)
+        manifest = _seal(aside, bundle.manifest, tell)
+        put_in_place(aside, bundle.folder.resolve())
+    return manifest
+
+
+def _seal(folder: Path, manifest: Manifest, tell: Tell) -> Manifest:
+    """Check the files in `folder` against PyTorch, and write their manifest."""
+    files = {path.name: file_entry(path) for path in sorted(folder.iterdir())}
+    manifest = replace(manifest, files=files, parity={})
+    manifest = replace(manifest, parity=measure(Bundle(folder, manifest), tell))
+    (folder / MANIFEST).write_text(manifest.as_json(), "utf-8")
+    Bundle.open(folder)
+    tell("parity", 1.0)  # the last moment to stop
     return manifest
 
 

@@ -22,7 +22,7 @@ from taro_rt.engines.nets.vae import Vae
 from taro_rt.engines.ort import OrtEngine
 from taro_rt.engines.stages import GRAPHS, contracts, typical_inputs
 from taro_rt.export.onnx import export_graph
-from taro_rt.export.package import export_bundle, inference_form, put_in_place
+from taro_rt.export.package import export_bundle, inference_form, put_in_place, renew_graphs
 from taro_rt.export.parity import BATCHES, LIMITS, SIZES, compare, deviation, measure
 from taro_rt.export.weights import Storage, write_weights
 
@@ -153,6 +153,22 @@ def test_a_graph_that_deviates_is_named_with_measure_and_limit(bundle: Bundle, t
     message = str(caught.value)
     assert "decoder: mel at batch 1 deviates from eager PyTorch by" in message and "limit" in message
     assert "vocoder" not in message
+
+
+def test_graphs_made_anew_from_a_bundle_are_those_it_had(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (folder / "denoiser.onnx").write_bytes((folder / "decoder.onnx").read_bytes())
+    before = Bundle.open(tiny_bundle).manifest
+    made = renew_graphs(Bundle(folder, before))
+    assert replace(made, parity={}) == replace(before, parity={}) and made == Bundle.open(folder).manifest
+    for name in before.files:
+        assert (folder / name).read_bytes() == (tiny_bundle / name).read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_modulation_by_the_frame_is_not_written_out_by_the_token(bundle: Bundle) -> None:
+    model = onnx.load(bundle.graph("denoiser"), load_external_data=False)
+    assert not {"Expand", "Tile"} & {node.op_type for node in model.graph.node}
 
 
 def test_values_that_are_not_finite_deviate_infinitely() -> None:

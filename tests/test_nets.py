@@ -9,6 +9,7 @@ from make_tiny_bundle import FRAME_WISE, GLOBAL, tiny_config, tiny_networks
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from taro_rt.engines.nets.blocks import gated, modulate
 from taro_rt.engines.nets.config import PUBLISHED, SMALL, TransformerConfig
 from taro_rt.engines.nets.hifigan import HifiGan
 from taro_rt.engines.nets.mmdit import MMDiT, PatchEmbed
@@ -158,3 +159,12 @@ def test_patches_are_embedded_as_by_a_convolution_in_bfloat16_too(patch: tuple[i
         torch.testing.assert_close(embed(latents), want)
         rounded = embed.bfloat16()(latents.bfloat16()).float()
     assert (rounded - want).norm() < 0.01 * want.norm()
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 6, 12])
+def test_a_row_of_modulation_serves_the_tokens_of_its_time(n_rows: int) -> None:
+    torch.manual_seed(0)
+    x, (shift, scale, gate) = torch.randn(2, 12, 8), torch.randn(3, 2, n_rows, 8)
+    each = [rows.repeat_interleave(12 // n_rows, 1) for rows in (shift, scale, gate)]
+    assert torch.equal(modulate(x, shift, scale), modulate(x, each[0], each[1]))
+    assert torch.equal(gated(x, gate), x * each[2])

@@ -1,7 +1,8 @@
 """`python -m taro_rt.training PART`: train one part of the embedded bundle, resuming where it stopped.
 
 `all` makes the bundle: clips, every network in turn, then the export. A network without a checkpoint starts
-from the weights that were kept of an earlier run (see kept.py), or with --from-nothing from none.
+from the weights that were kept of an earlier run (see kept.py), or with --from-nothing from none. `graphs`
+writes the bundle's ONNX graphs anew from its own weights.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from taro_rt.engines.bundle import DEFAULT
+from taro_rt.engines.bundle import DEFAULT, Bundle
 from taro_rt.engines.nets.config import SMALL
 from taro_rt.engines.nets.vae import Vae
+from taro_rt.export.package import renew_graphs
 from taro_rt.runtime.interrupts import Interrupts
 from taro_rt.training.autoencoder import train_vae, train_vocoder
 from taro_rt.training.bundle import courses, pack
@@ -45,7 +47,7 @@ PICTURES_A_CLIP = 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = [*RECIPES, *JUDGES, "clips", "bundle", "keep", "courses", "all"]
+    parts = [*RECIPES, *JUDGES, "clips", "bundle", "graphs", "keep", "courses", "all"]
     parser.add_argument("part", choices=parts)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and caches")
     parser.add_argument("--steps", type=int, help="instead of those of the recipe")
@@ -72,6 +74,9 @@ def run(args: argparse.Namespace) -> None:
     for part in [*RECIPES, "bundle"] if args.part == "all" else [args.part]:
         if part == "bundle":
             print(pack(SMALL, args.runs, args.output or DEFAULT).parity)
+            continue
+        if part == "graphs":
+            print(renew_graphs(Bundle.open(args.output or DEFAULT)).parity)
             continue
         if part == "keep":
             print(keep(args.runs))

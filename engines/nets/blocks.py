@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ EPS = 1e-6
 
 
 class Modulation(NamedTuple):
-    """AdaLN vectors of one half block, each [b, n, d] with a row per token (or one for all)."""
+    """AdaLN vectors of one half block, each [b, r, d]: a row for every n / r of n tokens, in their order."""
 
     shift: Tensor
     scale: Tensor
@@ -69,11 +70,11 @@ class JointBlock(nn.Module):
         self.heads, self.last = heads, last
 
     def forward(
-        self, context: Tensor, x: Tensor, context_mod: Tensor, x_mod: Tensor
+        self, context: Tensor, x: Tensor, context_mod: Sequence[Tensor], x_mod: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """`context` [b, n, d], `x` [b, m, d]; modulations [b, 1 | n, 2 | 6, d] and [b, 1 | m, 6, d]."""
+        """`context` [b, n, d], `x` [b, m, d]; modulations are 2 or 6, and 6 vectors, see `Modulation`."""
         n = context.shape[1]
-        shift, scale = context_mod.unbind(2)[:2]
+        shift, scale = context_mod[:2]
         context_in = modulate(context, shift, scale)
         first, second = halves(x_mod)
         qkv_x = self.x_block.attn.qkv(modulate(x, first.shift, first.scale))
@@ -96,16 +97,33 @@ class JointBlock(nn.Module):
 
     @staticmethod
     def _finish(block: StreamBlock, x: Tensor, attended: Tensor, gate: Tensor, second: Modulation) -> Tensor:
-        x = x + gate * block.attn.proj(attended)
-        return x + second.gate * block.mlp(modulate(x, second.shift, second.scale))
+        x = x + gated(block.attn.proj(attended), gate)
+        return x + gated(block.mlp(modulate(x, second.shift, second.scale)), second.gate)
 
 
-def halves(vectors: Tensor) -> tuple[Modulation, Modulation]:
-    """The six vectors [b, n, 6, d] of a block as two shift-scale-gate triples."""
-    parts = vectors.unbind(2)
-    return Modulation(*parts[:3]), Modulation(*parts[3:])
+def halves(vectors: Sequence[Tensor]) -> tuple[Modulation, Modulation]:
+    """The six vectors of a block as two shift-scale-gate triples."""
+    return Modulation(*vectors[:3]), Modulation(*vectors[3:])
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LN(x)(1 + scale) + shift, equations (4) and (5)."""
-    return F.layer_norm(x, x.shape[-1:], eps=EPS) * (1 + scale) + shift
+    """LN(x)(1 + scale) + shift, equations (4) and (5), for `Modulation` of x [b, n, d]."""
+    normed = F.layer_norm(x, x.shape[-1:], eps=EPS)
+    if is_plain(x, scale):
+        return normed * (1 + scale) + shift
+    return (by_row(normed, scale) * (1 + scale.unsqueeze(2)) + shift.unsqueeze(2)).flatten(1, 2)
+
+
+def gated(x: Tensor, gate: Tensor) -> Tensor:
+    """gate x, for a `Modulation` of x [b, n, d]."""
+    return gate * x if is_plain(x, gate) else (gate.unsqueeze(2) * by_row(x, gate)).flatten(1, 2)
+
+
+def is_plain(x: Tensor, rows: Tensor) -> bool:
+    """Whether there is one row for all tokens or one for each, as broadcasting has it."""
+    return rows.shape[1] == 1 or rows.shape[1] == x.shape[1]
+
+
+def by_row(x: Tensor, rows: Tensor) -> Tensor:
+    """Tokens [b, n, d] by the row that is theirs [b, r, n / r, d]: rows are never written out per token."""
+    return x.unflatten(1, (rows.shape[1], -1))

@@ -7,6 +7,9 @@ per window), `Denoiser` maps latents to velocity (run once per step). The spec's
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -106,13 +109,14 @@ class MMDiT(nn.Module):
         """Velocity of `latents` [b, c, h, w], with `tokens` [b, n, d] and `modulation` [b, n_t, V, d]."""
         x = self.x_embedder(latents) + self.pos_embed
         context, n_blocks = tokens, len(self.joint_blocks)
-        sizes = [6, 6] * (n_blocks - 1) + [2, 6, 2]  # context then x of each block, then the final layer
-        *parts, final = modulation.split(sizes, dim=2)
+        vectors = iter(
+            modulation.unbind(2)
+        )  # [b, n_t, d] each: context's and x's of each block, then the last
         for i, block in enumerate(self.joint_blocks):
-            context_mod = self._rows(parts[2 * i], context.shape[1])
-            x_mod = self._rows(parts[2 * i + 1], x.shape[1])
+            context_mod = self._rows(islice(vectors, 6 if i < n_blocks - 1 else 2), context.shape[1])
+            x_mod = self._rows(islice(vectors, 6), x.shape[1])
             context, x = block(context, x, context_mod, x_mod)
-        shift, scale = self._rows(final, x.shape[1]).unbind(2)
+        shift, scale = self._rows(vectors, x.shape[1])
         return self.unpatchify(self.final_layer.linear(modulate(x, shift, scale)))
 
     def forward(
@@ -150,15 +154,13 @@ class MMDiT(nn.Module):
                 layers.append(module)
         return layers
 
-    def _rows(self, vectors: Tensor, n_tokens: int) -> Tensor:
-        """Spread [b, n_t, k, d] over tokens in time order; a single row serves all of them."""
+    def _rows(self, vectors: Iterable[Tensor], n_tokens: int) -> list[Tensor]:
+        """Vectors [b, n_t, d] as `Modulation` has them: if rows do not go into tokens, each token's own."""
         n_t = self.config.time_positions
-        if n_t == 1:
-            return vectors
-        if n_tokens % n_t == 0:
-            return vectors.repeat_interleave(n_tokens // n_t, dim=1)
-        at = (torch.arange(n_tokens, device=vectors.device) * n_t) // n_tokens
-        return vectors.index_select(1, at)
+        if n_t == 1 or n_tokens % n_t == 0:
+            return list(vectors)
+        at = (torch.arange(n_tokens, device=self.pos_embed.device) * n_t) // n_tokens
+        return [vector.index_select(1, at) for vector in vectors]
 
     def unpatchify(self, values: Tensor) -> Tensor:
         """Values of patches [b, m, p q c] to latents [b, c, h, w]."""

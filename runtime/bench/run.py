@@ -217,7 +217,7 @@ class _Bench:
         """Runs of one process by each number of takes, one more than are counted: the first warms up."""
         runs = self._plan.runs
         least, most = (LEAST_RUNS, MOST_RUNS) if runs is None else (runs, runs)
-        return self._generate(variant, takes, least + 1, most + 1, RUNS_S * len(takes))
+        return self._generate(variant, takes, least + 1, most + 1, RUNS_S * len(takes) ** 2)
 
     def _generate(
         self, variant: Variant, takes: tuple[int, ...], least: int, most: int, seconds: float
