@@ -162,14 +162,14 @@ class _Bench:
         few, many = self._plan.takes, self._plan.more_takes
         warm = self._warm(best, (few, many))
         usual, made = (row["runs"] for row in warm["made"])
-        ratios = [b["wall"] / a["wall"] for a, b in zip(usual[1:], made[1:], strict=True)]
+        ratios = [b["wall"] / a["wall"] for a, b in zip(usual, made, strict=True)]
         return {
             "name": best.name,
             "takes": many,
             "beside": few,
             "ratio": round(statistics.median(ratios), 3),
             "ratio_from_to": [round(min(ratios), 3), round(max(ratios), 3)],
-            "beside_wall_s": percentiles([run["wall"] for run in usual[1:]]),
+            "beside_wall_s": percentiles([run["wall"] for run in usual]),
             **self._summary(best, roofline, warm, 1),
         }
 
@@ -208,34 +208,25 @@ class _Bench:
     def _times(self, variant: Variant, roofline: Record) -> Record:
         takes = (self._plan.takes,)
         started = time.perf_counter()
-        self._generate(variant, takes, least=1, most=1, seconds=0.0)
+        self._generate(variant, takes, warm_up=False, least=1, most=1, seconds=0.0)
         cold_s = time.perf_counter() - started
         warm = self._warm(variant, takes)
         return {"cold_s": round(cold_s, 3), **self._summary(variant, roofline, warm, 0)}
 
     def _warm(self, variant: Variant, takes: tuple[int, ...]) -> Record:
-        """Runs of one process by each number of takes, one more than are counted: the first warms up."""
+        """Runs of one process by each number of takes."""
         runs = self._plan.runs
         least, most = (LEAST_RUNS, MOST_RUNS) if runs is None else (runs, runs)
-        return self._generate(variant, takes, least + 1, most + 1, RUNS_S * len(takes) ** 2)
+        seconds = RUNS_S * len(takes)
+        return self._generate(variant, takes, warm_up=True, least=least, most=most, seconds=seconds)
 
-    def _generate(
-        self, variant: Variant, takes: tuple[int, ...], least: int, most: int, seconds: float
-    ) -> Record:
-        return self.ask(
-            "generate",
-            variant=variant.as_json(),
-            video=str(self.video),
-            output=str(self._folder / "out.mp4"),
-            takes=takes,
-            least=least,
-            most=most,
-            seconds=seconds,
-        )
+    def _generate(self, variant: Variant, takes: tuple[int, ...], **how: Any) -> Record:
+        files = {"video": str(self.video), "output": str(self._folder / "out.mp4")}
+        return self.ask("generate", variant=variant.as_json(), takes=takes, **files, **how)
 
     def _summary(self, variant: Variant, roofline: Record, warm: Record, k: int) -> Record:
-        """Figures of the warm runs with number `k` of the takes that were asked for."""
-        runs, gflop = warm["made"][k]["runs"][1:], warm["made"][k]["gflop"]
+        """Figures of the runs with number `k` of the takes that were asked for."""
+        runs, gflop = warm["made"][k]["runs"], warm["made"][k]["gflop"]
         rates = {graph: roofline["gemm_gflops"].get(variant.precision_of(graph)) for graph in gflop}
         return {
             "load_s": warm["load_s"],

@@ -94,8 +94,8 @@ def generate(task: Task) -> Task:
     """Load once, then turn `video` into `output` again and again; seconds by stage of every run.
 
     `takes` lists how many are made at once. Several such numbers have their turns one after the other: run k
-    of each is measured within seconds of run k of the others. It comes after one that is not counted, since
-    the networks saw another number of rows before.
+    of each is measured within seconds of run k of the others. With `warm_up` a run that is not counted comes
+    first, at every turn, since the networks saw another number of rows before.
     """
     variant = Variant.from_json(task["variant"])
     started = time.perf_counter()
@@ -104,18 +104,23 @@ def generate(task: Task) -> Task:
     pipeline = Pipeline(bundle, _counted(variant.load(bundle, task["threads"]), bundle, counts))
     load_s = time.perf_counter() - started
     machine = Machine.of(pipeline, task["bundle"])
+
+    def run(job: Job) -> dict[str, float]:
+        counts.update(dict.fromkeys(GRAPHS, 0))
+        started = time.perf_counter()
+        record, _ = generate_file(machine, Path(task["video"]), Path(task["output"]), job, Silent())
+        return {"wall": time.perf_counter() - started, **record["timings_s"]}
+
     jobs = [Job(Options(takes=n, **variant.options), force=True) for n in task["takes"]]
     made: list[Task] = [{"runs": []} for _ in jobs]
-    began, n_done = time.perf_counter(), 0
+    began, n_done, before = time.perf_counter(), 0, None
     while n_done < task["least"] or (n_done < task["most"] and time.perf_counter() - began < task["seconds"]):
         for job, row in zip(jobs, made, strict=True):
-            for _ in range(min(2, len(jobs))):
-                counts.update(dict.fromkeys(GRAPHS, 0))
-                started = time.perf_counter()
-                record, _ = generate_file(machine, Path(task["video"]), Path(task["output"]), job, Silent())
-                run = {"wall": time.perf_counter() - started, **record["timings_s"]}
-            row["runs"].append(run)
+            if task["warm_up"] and job is not before:
+                run(job)
+            row["runs"].append(run(job))
             row["gflop"] = _in_gflop(counts, variant)
+            before = job
         n_done += 1
     pipeline.close()
     return {"load_s": round(load_s, 3), "made": made}
