@@ -127,8 +127,8 @@ def takes_line(takes: dict[str, Any]) -> str:
     low, high = takes["ratio_from_to"]
     return (
         f"{takes['takes']} takes at once ({takes['name']}): {takes['wall_s']['p50']:.2f} s, "
-        f"{takes['ratio']:.2f} times {takes['beside']} "
-        f"({low:.2f} to {high:.2f}, {takes['runs']} pairs in turn)."
+        f"{takes['ratio']:.2f} times as long as {takes['beside']} "
+        f"({low:.2f} to {high:.2f}, pairs in turn: {takes['runs']})."
     )
 
 

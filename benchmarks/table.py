@@ -167,15 +167,15 @@ def delivered(record: dict[str, Any], on: str) -> list[str]:
         f"than 4 LU, {record['silent']} silent |",
         f"| events over a silence of a second or more, {gaps['of']} clips that have one | any | median "
         f"{gaps['median']:.0f} dB, least {gaps['worst']:.0f} dB, {gaps['below_20_db']} below 20 dB, "
-        f"{gaps['of_these_with_an_onset_picked']} of these because an onset was seen there |",
+        f"in {gaps['of_these_with_an_onset_picked']} of these an onset was picked there |",
     ]
 
 
 def ablation() -> str:
     """The README's tables of the paper's ideas on and off: mean over seeds, and largest less smallest."""
     tables = []
-    for path in sorted(RESULTS.glob("*/ablation*.json")):
-        record = json.loads(path.read_text("utf-8"))
+    records = [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*/ablation*.json"))]
+    for record in sorted(records, key=lambda record: int(record["steps"])):
         lines = [
             f"| {record['steps']} steps, {len(record['seeds'])} seeds, {record['test_clips']} held-out "
             f"clips | {' | '.join(name for name, _ in ABLATION_COLUMNS.values())} |",

@@ -2,6 +2,7 @@
 
 A transposed convolution of stride s is s convolutions, one for each remainder of the output's place by s.
 Here they are one convolution with s times the channels, whose outputs are then laid one between the other.
+Import ov.py first: importing OpenVINO by itself tells its makers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from openvino import opset13 as ops
 
 
 def without_transposed(model: Any) -> None:
-    """Replace, in place, every transposed convolution along one axis of `model`."""
+    """Replace, in place, every transposed convolution along one axis of `model`.
+
+    Those with dilation, or with another length than padding alone gives, stay as they are.
+    """
     for node in model.get_ordered_ops():
         if node.get_type_name() == "ConvolutionBackpropData" and node.get_output_partial_shape(0).rank == 3:
             _replace(node)
@@ -21,11 +25,13 @@ def without_transposed(model: Any) -> None:
 
 def _replace(node: Any) -> None:
     """y[q s + r - pad] is the sum over i of x[q - i] w[i s + r]: a convolution with taps i for every r."""
-    given = node.get_attributes()
+    given, has_shape = node.get_attributes(), node.get_input_size() > 2
     (stride,), (begin,), (end,) = given["strides"], given["pads_begin"], given["pads_end"]
+    x, weight = node.input_value(0), node.input_value(1)
     if given["dilations"] != [1] or given["output_padding"] != [0] or given["auto_pad"] != "explicit":
         return
-    x, weight = node.input_value(0), node.input_value(1)
+    if has_shape or weight.get_partial_shape().is_dynamic:
+        return
     c_in, c_out, kernel = weight.get_partial_shape().to_shape()
     taps = -(-kernel // stride)
     whole = ops.pad(weight, _ints(0, 0, 0), _ints(0, 0, taps * stride - kernel), "constant", np.float32(0))

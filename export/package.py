@@ -80,10 +80,14 @@ def renew_graphs(bundle: Bundle, tell: Tell = silent) -> Manifest:
 
     Weights, sizes and all that the manifest tells of them stay as they are. Raises as `export_bundle` does.
     """
-    with _folder_aside(bundle.folder.resolve()) as aside:
-        _write_files(load_networks(bundle), aside, bundle.manifest.storage, tell)
+    check_free(bundle.folder, force=True)
+    folder, storage = bundle.folder.resolve(), bundle.manifest.storage
+    with _folder_aside(folder) as aside:
+        networks = load_networks(bundle)
+        _check_space(aside, networks, storage)
+        _write_files(networks, aside, storage, tell)
         manifest = _seal(aside, bundle.manifest, tell)
-        put_in_place(aside, bundle.folder.resolve())
+        put_in_place(aside, folder)
     return manifest
 
 

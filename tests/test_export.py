@@ -166,6 +166,14 @@ def test_graphs_made_anew_from_a_bundle_are_those_it_had(tiny_bundle: Path, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+def test_graphs_are_not_made_anew_where_other_files_lie(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match=r"other files \(notes\.txt\)"):
+        renew_graphs(Bundle.open(folder))
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
 def test_modulation_by_the_frame_is_not_written_out_by_the_token(bundle: Bundle) -> None:
     model = onnx.load(bundle.graph("denoiser"), load_external_data=False)
     assert not {"Expand", "Tile"} & {node.op_type for node in model.graph.node}

@@ -76,8 +76,10 @@ def test_of_delivered_sounds_the_worst_is_told() -> None:
     gaps, lufs = found["events_over_silence_db"], found["lufs"]
     assert isinstance(gaps, dict) and isinstance(lufs, dict)
     assert (gaps["of"], gaps["below_20_db"], gaps["of_these_with_an_onset_picked"]) == (2, 1, 1)
-    unseen = delivered([clear, loud], [times, times], [times, times])["events_over_silence_db"]
-    assert isinstance(unseen, dict) and unseen["of_these_with_an_onset_picked"] == 0
+    for picked_s, n_seen in ((0.6, 0), (0.7, 1), (2.8, 1), (2.9, 0)):
+        near = delivered([clear, loud], [times, times], [times, np.array([picked_s])])
+        assert isinstance(gaps := near["events_over_silence_db"], dict)
+        assert gaps["of_these_with_an_onset_picked"] == n_seen
     assert gaps["worst"] < 1 and gaps["median"] == pytest.approx(20, abs=1)
     assert lufs["lowest"] < lufs["highest"]
     assert found["constant_part"] == pytest.approx(0.01, abs=1e-3)

@@ -95,17 +95,16 @@ def test_float32_is_as_near_to_pytorch_as_an_export_must_be(bundle: Bundle, grap
 
 @given(
     stride=st.integers(1, 5),
-    more=st.integers(0, 11),
+    kernel=st.integers(1, 16),
     begin=st.integers(0, 6),
     end=st.integers(0, 6),
     length=st.integers(4, 9),
     batch=st.integers(1, 2),
 )
 def test_a_transposed_convolution_is_computed_as_a_convolution(
-    stride: int, more: int, begin: int, end: int, length: int, batch: int
+    stride: int, kernel: int, begin: int, end: int, length: int, batch: int
 ) -> None:
     """The same numbers as those of the operator itself, whatever its kernel, stride and padding."""
-    kernel = stride + more
     assume((length - 1) * stride + kernel > begin + end)
     x = np.random.default_rng(0).standard_normal((batch, 3, length), np.float32)
     w = np.random.default_rng(1).standard_normal((3, 2, kernel), np.float32)
@@ -124,6 +123,20 @@ def test_a_transposed_convolution_is_computed_as_a_convolution(
     want = full[:, :, begin : full.shape[2] - end]
     assert got.shape == want.shape
     np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "more", [{"output_padding": [1]}, {"dilations": [2]}, {"auto_pad": "SAME_UPPER"}, {"output_shape": [20]}]
+)
+def test_transposed_convolutions_of_other_kinds_are_left_alone(more: dict[str, list[int] | str]) -> None:
+    named = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, None, None]) for name in "xy"]
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[3], kernel_shape=[5], **more)
+    weights = [helper.make_tensor("w", TensorProto.FLOAT, (3, 2, 5), np.ones(30, np.float32).tolist())]
+    model = helper.make_model(helper.make_graph([node], "g", named[:1], named[1:], weights))
+    read = ov.ov.Core().read_model(model.SerializeToString())
+    read.reshape({"x": [1, 3, 7]})
+    without_transposed(read)
+    assert "ConvolutionBackpropData" in {op.get_type_name() for op in read.get_ops()}
 
 
 def test_the_vocoder_has_no_transposed_convolution(bundle: Bundle) -> None:

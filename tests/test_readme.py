@@ -116,7 +116,7 @@ def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: p
     (folder / "fast.json").write_text(json.dumps(costs))
     text = table.tables(tmp_path)
     assert "| new | 2.00 | 1.00 | 1.00 | 1.00 | 1 | 2.0 | 0.50 (4.0) | 300 | 10% | 1.02% |" in text
-    assert "4 takes at once (new): 1.00 s, 2.10 times 1 (2.00 to 2.20, 1 pairs in turn)." in text
+    assert "4 takes at once (new): 1.00 s, 2.10 times as long as 1 (2.00 to 2.20, pairs in turn: 1)." in text
     assert "| odd | not timed: velocity" in text and "0.60 (17%)" in text
     assert "embedded bundle, 42 held-out clips" in text
     assert "| new, float32 | 4.00 | 1.00 | 0.80 | 6.00 | 30% |" in text

@@ -46,6 +46,10 @@ RATES = (12, 15, 24, 25, 30, 50, 60)
 """Frames per second of the clips, in turn; of each kind, too."""
 CLIPS = 140
 """Ten of every kind."""
+QUIET_DB = 20.0
+"""Silence must lie this far below the events."""
+APART_S = 0.15
+"""An onset this far from the ends of a silence belongs to it."""
 
 
 def floor(judges: Judges, clips: Clips, rows: Sequence[int]) -> dict[str, float]:
@@ -110,17 +114,11 @@ def figures(heard: Heard, judges: Judges) -> dict[str, object]:
     }
 
 
-QUIET_DB = 20.0
-"""Silence must lie this far below the events."""
-APART_S = 0.15
-"""An onset this far from the ends of a silence belongs to it."""
-
-
 def delivered(
     sounds: Sequence[Array], events_s: Sequence[Array], picked_s: Sequence[Array]
 ) -> dict[str, object]:
     """What must hold of every sound in a file: its level, no constant part, no clipping, and silence (of a
-    second or more) well below the events; and how many silences are none because an onset was seen there."""
+    second or more) well below the events; and in how many of those that are not an onset was picked."""
     levels = []
     for samples in sounds:
         meter = Meter(RATE_HZ)
@@ -130,11 +128,10 @@ def delivered(
     gaps, n_seen = [], 0
     for samples, times, picked in zip(sounds, events_s, picked_s, strict=True):
         gap = metrics.loudness_gap_db(samples, times)
-        if gap is not None:
+        silence = metrics.longest_silence(times, len(samples) / RATE_HZ)
+        if gap is not None and silence is not None:
             gaps.append(gap)
-            n_seen += gap < QUIET_DB and _is_seen(
-                picked, metrics.longest_silence(times, len(samples) / RATE_HZ)
-            )
+            n_seen += gap < QUIET_DB and _is_seen(picked, *silence)
     return {
         "silent": len(levels) - len(loud),
         "lufs": {
@@ -157,11 +154,8 @@ def delivered(
     }
 
 
-def _is_seen(picked_s: Array, silence: tuple[float, float] | None) -> bool:
+def _is_seen(picked_s: Array, start_s: float, end_s: float) -> bool:
     """Whether an onset was picked within a silence."""
-    if silence is None:
-        return False
-    start_s, end_s = silence
     return bool(((picked_s > start_s + APART_S) & (picked_s < end_s - APART_S)).any())
 
 

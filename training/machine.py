@@ -21,7 +21,8 @@ def bf16_is_fast(device: str = "cpu") -> bool:
 def describe() -> str:
     """One line for a manifest."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    bf16 = ", bfloat16 products" if bf16_is_fast() else ""
+    devices = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
+    bf16 = ", bfloat16 products" if any(map(bf16_is_fast, devices)) else ""
     return f"{os.cpu_count()} CPU cores, {platform.machine()}{gpu}{bf16}, torch {torch.__version__}"
 
 

@@ -109,9 +109,8 @@ class MMDiT(nn.Module):
         """Velocity of `latents` [b, c, h, w], with `tokens` [b, n, d] and `modulation` [b, n_t, V, d]."""
         x = self.x_embedder(latents) + self.pos_embed
         context, n_blocks = tokens, len(self.joint_blocks)
-        vectors = iter(
-            modulation.unbind(2)
-        )  # [b, n_t, d] each: context's and x's of each block, then the last
+        # taken in their order: context's and x's of each block, then the final layer's; each [b, n_t, d]
+        vectors = iter(modulation.unbind(2))
         for i, block in enumerate(self.joint_blocks):
             context_mod = self._rows(islice(vectors, 6 if i < n_blocks - 1 else 2), context.shape[1])
             x_mod = self._rows(islice(vectors, 6), x.shape[1])

@@ -158,7 +158,7 @@ class _Bench:
 
     def takes(self, best: Variant, roofline: Record) -> Record:
         """What several takes at once cost: runs of one number and the other in turn, in one process,
-        and the median of what each pair's ratio is."""
+        and the median of what each pair's ratio is. Load and memory are those of that process."""
         few, many = self._plan.takes, self._plan.more_takes
         warm = self._warm(best, (few, many))
         usual, made = (row["runs"] for row in warm["made"])

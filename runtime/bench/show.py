@@ -25,7 +25,7 @@ def lines(record: Record) -> Iterator[str]:
     if takes := record["takes"]:
         low, high = takes["ratio_from_to"]
         yield f"{takes['takes']} takes at once, {takes['name']}: {takes['wall_s']['p50']:.2f}, " + (
-            f"{takes['ratio']:.2f} times {takes['beside']} ({low:.2f} to {high:.2f} in turn)"
+            f"{takes['ratio']:.2f} times as long as {takes['beside']} ({low:.2f} to {high:.2f} in turn)"
         )
     if record["fast"]:
         yield ""

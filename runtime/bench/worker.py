@@ -95,7 +95,7 @@ def generate(task: Task) -> Task:
 
     `takes` lists how many are made at once. Several such numbers have their turns one after the other: run k
     of each is measured within seconds of run k of the others. With `warm_up` a run that is not counted comes
-    first, at every turn, since the networks saw another number of rows before.
+    first, and again whenever the number changes: the networks have not seen as many rows just before.
     """
     variant = Variant.from_json(task["variant"])
     started = time.perf_counter()
