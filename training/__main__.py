@@ -59,7 +59,7 @@ def main() -> None:
         "--bf16", action=argparse.BooleanOptionalAction, help="if left out, where it is faster"
     )
     parser.add_argument("--from-nothing", action="store_true", help="leave the kept weights alone")
-    parser.add_argument("--output", type=Path, help="where the bundle or the courses go; of graphs, the bundle")
+    parser.add_argument("--output", type=Path, help="where bundle or courses go; of graphs, the bundle")
     args = parser.parse_args()
     if args.bf16 is None:
         args.bf16 = bf16_is_fast(args.device)
