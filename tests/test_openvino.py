@@ -66,6 +66,7 @@ def test_ctrl_c_is_heard_after_the_processor_was_asked(tiny_bundle: Path) -> Non
     """Two of OpenVINO's cores that overlap would leave a freed stack for signals behind."""
     program = (
         "import gc, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored\n"
         "from taro_rt.engines.backends import load_engines\n"
         "from taro_rt.engines.bundle import Bundle\n"
         "from taro_rt.engines.ov import precisions\n"
