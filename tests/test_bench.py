@@ -61,7 +61,7 @@ def test_several_takes_are_measured_beside_one(record: dict[str, Any]) -> None:
         4 * one["stages"]["denoiser"]["gflop"], rel=1e-3
     )
     assert takes["stages"]["onset"]["gflop"] == one["stages"]["onset"]["gflop"]
-    assert takes["ratio"] > 1 and takes["beside_wall_s"]["p50"] > 0
+    assert takes["beside"] == 1 and takes["ratio_from_to"] == [takes["ratio"], takes["ratio"]]  # one pair
 
 
 def test_numbers_of_takes_have_their_turns_in_one_process(

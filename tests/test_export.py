@@ -174,7 +174,7 @@ def test_graphs_are_not_made_anew_where_other_files_lie(tiny_bundle: Path, tmp_p
     assert (folder / "notes.txt").read_text() == "mine"
 
 
-def test_modulation_by_the_frame_is_not_written_out_by_the_token(bundle: Bundle) -> None:
+def test_modulation_of_latents_is_not_written_out_by_the_token(bundle: Bundle) -> None:
     model = onnx.load(bundle.graph("denoiser"), load_external_data=False)
     assert not {"Expand", "Tile"} & {node.op_type for node in model.graph.node}
 
