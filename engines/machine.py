@@ -14,6 +14,9 @@ VECTORS = {
     "avx2": "AVX2",
 }
 
+LIMIT = "ONEDNN_MAX_CPU_ISA"
+"""Variable by which OpenVINO and PyTorch can be kept from a processor's widest arithmetic."""
+
 
 def usable_cores() -> int:
     """Physical cores this process may run on; 0 where that cannot be known, a runtime's own choice."""
@@ -34,9 +37,11 @@ def processor() -> str:
 
 
 def vectors() -> str:
-    """Its widest arithmetic, which decides how fast networks run on it."""
+    """Its widest arithmetic, which decides how fast networks run on it, and what it is held to, if it is."""
     flags = _flags()
-    return next((name for flag, name in VECTORS.items() if flag in flags), "unknown")
+    widest = next((name for flag, name in VECTORS.items() if flag in flags), "unknown")
+    limit = os.environ.get(LIMIT)
+    return f"{widest}, held to {limit}" if limit else widest
 
 
 def adds_bytes_exactly() -> bool:

@@ -15,8 +15,8 @@ from taro_rt.engines.contract import Array
 CEILING = 10 ** (-1 / 20)
 """No sample leaves above -1 dB of full scale: codecs and players add a little."""
 MAX_GAIN_DB = 30.0
-"""A quieter sound than this can reach stays quieter: what is nearly silent is not made noise."""
-MAX_LIMITING_DB = 12.0
+"""A sound gets louder by at most this: what is nearly silent is not made noise."""
+MAX_LIMITING_DB = 20.0
 """Single peaks may be turned down by this much, so that short hard sounds can be as loud as others."""
 HOP_S = 0.1
 HOPS_PER_BLOCK = 4
@@ -96,15 +96,16 @@ def k_weighting(rate_hz: int) -> Floats:
     return np.array(signal)
 
 
-def level_gain(loudness: float, peak: float, target: float | None) -> float:
+def level_gain(loudness: float, peak: float, target: float | None, lost_db: float = 0.0) -> float:
     """Factor that brings a sound to `target` LUFS (None: leaves it), as far as the caps allow.
 
-    They are `MAX_GAIN_DB`, and `CEILING` with `MAX_LIMITING_DB` on top, which a limiter must take off again.
+    They are `MAX_GAIN_DB`, and `CEILING` with `MAX_LIMITING_DB` on top, which a limiter must take off again:
+    `lost_db` is what that costs in loudness, and is made up for.
     """
     if target is None or loudness == -math.inf:
         return 1.0
     room_db = 20 * math.log10(CEILING / peak) + MAX_LIMITING_DB
-    return float(10 ** (min(target - loudness, MAX_GAIN_DB, room_db) / 20))
+    return float(10 ** (min(min(target - loudness, MAX_GAIN_DB) + lost_db, room_db) / 20))
 
 
 def limit_peak(samples: Array) -> Array:

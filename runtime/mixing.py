@@ -24,7 +24,7 @@ from taro_rt.engines.contract import Array
 from taro_rt.runtime.audio import BLOCK_S, Audio
 from taro_rt.runtime.dynamics import ducked, limited
 from taro_rt.runtime.finish import Finish
-from taro_rt.runtime.loudness import CEILING, Meter, level_gain
+from taro_rt.runtime.loudness import CEILING, MAX_LIMITING_DB, Meter, level_gain
 from taro_rt.runtime.probe import VideoInfo
 from taro_rt.runtime.seeking import seek_sound
 from taro_rt.runtime.source import open_video, read_packets, tick_of
@@ -34,6 +34,11 @@ LONGEST_GAP_S = 24 * 3600
 """Silence that is put where the original has none; more is a broken time stamp."""
 TOLERANCE_S = 0.05
 """A frame may be off its time by this much: containers round, and players do not jump either."""
+LEVEL_TOLERANCE, LEVEL_PASSES = 0.3, 5
+"""LU off that are near enough, and how often a limited sound's gain is halved in between to get there."""
+LEAST_RETURN = 0.15
+"""LU that a sound must gain for each dB of gain that the limiter takes off its peaks: else noise comes up for
+nothing."""
 END: Packet[Stream] = Packet()
 """Stands for the end: what the decoder still holds."""
 
@@ -61,17 +66,40 @@ def gain_of(audio: Audio, finish: Finish, n_fronts: int) -> float:
     """Factor for the new sound; the same sound from two channels counts as twice as loud (BS.1770)."""
     target = None if finish.loudness is None else finish.loudness - 10 * float(np.log10(n_fronts))
     meter = _measured(audio.blocks(), audio.rate_hz)
-    loudness = meter.loudness()
-    gain = level_gain(loudness, meter.peak, target)
+    gain = level_gain(meter.loudness(), meter.peak, target)
     if target is not None and gain * meter.peak > CEILING:
-        # the limiter takes loudness from short hard sounds: ask for that much more, once. It may be for the
-        # worse, where what lies between them gets loud enough to count
-        first = _limited_loudness(audio, gain)
-        lost = loudness + 20 * math.log10(gain) - first
-        more = level_gain(loudness - lost, meter.peak, target)
-        if abs(_limited_loudness(audio, more) - target) < abs(first - target):
-            gain = more
+        gain = _gain_through_limiter(audio, meter, target)
     return gain * float(10 ** (finish.gain_db / 20))
+
+
+def _gain_through_limiter(audio: Audio, meter: Meter, target: float) -> float:
+    """Factor whose limited sound comes nearest to `target`, as far as the caps allow.
+
+    The limiter takes loudness from short hard sounds, so more is asked for where enough of it arrives: not
+    where nothing lies beside their peaks, or what lies between them gets loud enough to count.
+    """
+
+    def off(gain: float) -> float:
+        return _limited_loudness(audio, gain) - target
+
+    low, high = (level_gain(meter.loudness(), meter.peak, target, lost) for lost in (0.0, MAX_LIMITING_DB))
+    best, least = low, off(low)
+    if least > -LEVEL_TOLERANCE:
+        return low
+    most = off(high)
+    if most - least < LEAST_RETURN * 20 * math.log10(high / low):
+        return low
+    if most < 0:
+        return high
+    for _ in range(LEVEL_PASSES):
+        middle = math.sqrt(low * high)
+        now = off(middle)
+        if abs(now) < abs(least):
+            best, least = middle, now
+        if abs(now) < LEVEL_TOLERANCE:
+            break
+        low, high = (middle, high) if now < 0 else (low, middle)
+    return best
 
 
 def _limited_loudness(audio: Audio, gain: float) -> float:

@@ -1,0 +1,55 @@
+"""The gain of a whole sound, where the limiter takes some of it back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from taro_rt.runtime.audio import Audio
+from taro_rt.runtime.dynamics import limited
+from taro_rt.runtime.finish import Finish
+from taro_rt.runtime.loudness import CEILING, MAX_LIMITING_DB, Meter
+from taro_rt.runtime.mixing import gain_of
+
+RATE_HZ = 16000
+
+
+def click(decay_s: float, beside: float) -> Audio:
+    """Three seconds of silence but for one click, and a rustle of 20 ms that is `beside` times as loud."""
+    t = np.arange(RATE_HZ // 4) / RATE_HZ
+    shape = np.exp(-t / decay_s) + beside * np.exp(-t / 0.02)
+    sound = np.zeros(3 * RATE_HZ)
+    sound[RATE_HZ // 20 :][: len(t)] = shape * np.random.default_rng(0).standard_normal(len(t))
+    return Audio((0.3 * sound / np.abs(sound).max()).astype(np.float32), RATE_HZ)
+
+
+def delivered(audio: Audio) -> float:
+    """Loudness in the file."""
+    meter = Meter(RATE_HZ)
+    for block in limited(
+        (block[None] * np.float32(gain_of(audio, Finish(), 1)) for block in audio.blocks()), RATE_HZ
+    ):
+        meter.add(block[0])
+    return meter.loudness()
+
+
+@pytest.mark.parametrize(("beside", "off_by"), [(0.02, 4.0), (0.03, 0.5), (0.05, 0.5)])
+def test_a_lone_click_is_brought_near_the_level_by_what_is_heard_beside_it(
+    beside: float, off_by: float
+) -> None:
+    assert delivered(click(0.0005, beside)) == pytest.approx(-23, abs=off_by)
+
+
+def test_limiting_stays_within_its_cap() -> None:
+    audio = click(0.0005, 0.02)
+    room = CEILING / float(np.abs(audio.samples).max())
+    assert 20 * math.log10(gain_of(audio, Finish(), 1) / room) == pytest.approx(MAX_LIMITING_DB, abs=1e-6)
+
+
+def test_a_click_with_nothing_beside_it_is_not_limited_for_nothing() -> None:
+    audio = click(0.0005, 0.0)
+    meter = Meter(RATE_HZ)
+    meter.add(audio.samples)
+    assert gain_of(audio, Finish(), 1) == pytest.approx(10 ** ((-23 - meter.loudness()) / 20))
