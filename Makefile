@@ -7,7 +7,7 @@ export PYTHONSAFEPATH := 1
 # scripts of benchmarks/ import their neighbours
 SCRIPT := PYTHONSAFEPATH= $(BIN)/python
 
-.PHONY: sample test fuzz check wheel bench speed speed-published media default-bundle evaluate blender-addon clean
+.PHONY: sample test fuzz check wheel bench speed speed-published speed-without-amx media default-bundle evaluate blender-addon clean
 
 sample: $(VENV)/.installed-cpu  ## install, then give the sample video its sound: samples/drumstick.taro.mp4
 	$(BIN)/taro-rt generate samples/drumstick.mp4 --force
@@ -39,6 +39,14 @@ bench: $(VENV)/.installed-dev  ## time the command and the service as their user
 speed-published: $(VENV)/.installed-dev  ## every backend by stage at the published size (an hour, 8 GB of disk)
 	$(SCRIPT) benchmarks/published.py --bundle-only build/published
 	$(BIN)/taro-rt bench --bundle build/published --more-takes 1 --force -o $(RECORDS)/bench-published.json
+	$(BIN)/taro-rt bench --bundle build/published --backend openvino --no-fast --force -o $(RECORDS)/bench-published-takes.json
+	$(SCRIPT) benchmarks/overlap.py --bundle build/published
+	$(SCRIPT) benchmarks/plot.py
+	$(SCRIPT) benchmarks/table.py
+
+speed-without-amx: $(VENV)/.installed-dev  ## the same as on a processor that has AVX-512 only (after speed-published)
+	ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 $(BIN)/taro-rt bench --bundle build/published --backend openvino --no-fast \
+		--more-takes 1 --force -o $(RECORDS)-without-amx/bench-published.json
 	$(SCRIPT) benchmarks/plot.py
 	$(SCRIPT) benchmarks/table.py
 

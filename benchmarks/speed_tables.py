@@ -30,7 +30,9 @@ def summary(results: Path) -> str:
     for path in records(results):
         record = read(path)
         base, exact = record["exact"][0], fastest(record["exact"])
-        fast = fastest(record["fast"])
+        fast = fastest(record["fast"]) if record["fast"] else None
+        settings = fast["name"].removeprefix(exact["name"]).strip(", ") if fast else ""
+        faster = f"{fast['wall_s']['p50']:.2f} ({settings})" if fast else ""
         seconds = f"{base['wall_s']['p50']:.2f}" if base["timed"] else "not timed"
         takes, device = record["takes"], record["device"]
         several = f"{takes['takes']}: {takes['ratio']:.2f}" if takes else ""
@@ -38,8 +40,7 @@ def summary(results: Path) -> str:
             f"| {record['workload']['bundle']} | {device['processor']}, {device['vectors']} "
             f"| {seconds} | {exact['wall_s']['p50']:.2f} ({exact['name']}) | {ratio(exact)} "
             f"| {exact.get('of_roofline', 0):.0%} | {exact['load_s']:.1f} "
-            f"| {fast['wall_s']['p50']:.2f} ({fast['name'].removeprefix(exact['name']).strip(', ')}) "
-            f"| {ratio(fast)} | {several} |"
+            f"| {faster} | {ratio(fast) if fast else ''} | {several} |"
         )
     return "\n".join(lines)
 

@@ -37,7 +37,8 @@ def figures() -> str:
     for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
         lines += first_use(read(folder / "first_use.json")) + evaluation(read(folder / "evaluation.json"))
         lines += edits(read(folder / "edits.json")) + reconstruction(read(folder / "reconstruction.json"))
-        lines += published(read(folder / "published.json")) + parity(read(folder / "parity.json"))
+        lines += published(read(folder / "published.json")) + overlap(read(folder / "overlap.json"))
+        lines += parity(read(folder / "parity.json"))
         lines += media(read(folder / "media.json")) + service(read(folder / "service.json"))
         lines += placement(read(folder / "placement.json"))
     return "\n".join(lines)
@@ -78,6 +79,18 @@ def published(record: dict[str, Any] | None) -> list[str]:
         f"{export['wall_s']:.0f} s, peak {export['peak_mb'] / 1000:.1f} GB |",
         f"| file to file, {record['workload']} | {on} | {run['wall_s_median']:.0f} s "
         f"({run['wall_s_min']:.0f} to {run['wall_s_max']:.0f}), peak {run['peak_mb'] / 1000:.1f} GB |",
+    ]
+
+
+def overlap(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    machine, share = record["machine"], record["both_of_one_after_the_other"]
+    on = f"{machine['cores']} cores, {machine['processor']}, {machine['vectors']}"
+    low, high = share["from_to"]
+    return [
+        f"| reading beside the networks that watch, of the time one after the other ({record['workload']}, "
+        f"{record['rounds']} rounds) | {on} | {share['median']:.2f} ({low:.2f} to {high:.2f}) |"
     ]
 
 

@@ -126,6 +126,8 @@ def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: p
     assert "| new, int8 | 4.00 | 1.00 | not measured | | |" in table.tables(tmp_path)
     row = "| b | P, AVX2 | 1.00 | 1.00 (new) | 2.00 | 10% | 0.5 | 1.00 (float32) | 4.00 | 4: 2.10 |"
     assert row in table.summary(tmp_path)
+    (folder / "bench-b.json").write_text(json.dumps({**bench_record(), "fast": [], "takes": None}))
+    assert "| 2.00 | 10% | 0.5 |  |  |  |" in table.summary(tmp_path)
     drawn = ElementTree.fromstring(plot.latency(bench_record()))
     assert sum(element.tag.endswith("rect") for element in drawn) == 1 + 9 + 2 * (9 + 1)
 

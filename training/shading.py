@@ -62,7 +62,9 @@ def _pattern(body: Body, look: Look, x: Floats, y: Floats) -> Floats:
         )
     if body.pattern == "boards":  # seams that run away from the viewer
         depth = y + body.extent[1] + 0.25
-        return 1.0 - 0.35 * (np.abs(x / (depth * 4 * look.scale) % 1.0 - 0.5) > 0.44)
+        with np.errstate(divide="ignore", invalid="ignore"):  # where they vanish: no seam there
+            seam = x / (depth * 4 * look.scale) % 1.0
+        return 1.0 - 0.35 * (np.abs(seam - 0.5) > 0.44)
     if body.pattern == "liquid":
         return 0.8 + 0.3 * (np.abs(y) > 0.8 * body.extent[1])
     if look.pattern and body.shape in ("disc", "round", "box") and max(body.extent) < 0.2:
