@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from taro_rt.engines.nets.config import SMALL
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.training.__main__ import train
+from taro_rt.training.bundle import training_time
 from taro_rt.training.clips import HELD_OUT, slot_times, sound, views, visual_frames
 from taro_rt.training.data import PICTURES, scene_of
-from taro_rt.training.fit import STATE, Ema, Figures, Recipe, averaged, fit, steps_of
+from taro_rt.training.fit import STATE, Ema, Figures, Recipe, averaged, fit, steps_of, write_state
 from taro_rt.training.losses import (
     Aligned,
     Conditions,
@@ -245,6 +246,31 @@ def test_the_last_steps_of_a_run_are_logged_too(tmp_path: Path) -> None:
     fit(net, lambda step, rng: (net.weight.sum(), {}), Recipe(steps=53), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [50, 53]
+
+
+@pytest.mark.parametrize(
+    ("rows", "before", "said"),
+    [
+        ([(50, 30.0), (100, 60.0), (150, 20.0), (200, 120.0)], "", "200 steps in 3 minutes"),
+        ([(50, 30.0), (100, 60.0)], "90 steps in 7 minutes", "100 steps in 1 minutes"),
+        ([(150, 30.0), (200, 60.0)], "100 steps in 7 minutes", "200 steps in 8 minutes"),
+        ([], "100 steps in 7 minutes", "100 steps in 7 minutes"),
+    ],
+)
+def test_a_manifest_counts_all_minutes_of_a_training_that_went_on_from_the_kept_weights(
+    tmp_path: Path, rows: list[tuple[int, float]], before: str, said: str
+) -> None:
+    write_state(tmp_path, rows[-1][0] if rows else 100)
+    if rows:
+        lines = [json.dumps({"step": step, "seconds": seconds}) for step, seconds in rows]
+        (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    assert training_time(tmp_path, before) == said
+
+
+def test_minutes_of_other_steps_are_not_taken_for_those_of_a_training(tmp_path: Path) -> None:
+    write_state(tmp_path, 100)
+    with pytest.raises(ValueError, match="expected a log of its 100 steps"):
+        training_time(tmp_path, "90 steps in 7 minutes")
 
 
 def test_f1_counts_each_event_once() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from taro_rt.engines.bundle import DEFAULT, Manifest, SamplerDefaults
+from taro_rt.engines.bundle import DEFAULT, Bundle, Manifest, SamplerDefaults
 from taro_rt.engines.eager import EagerEngine
 from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.nets.mmdit import MMDiT
@@ -18,16 +19,21 @@ from taro_rt.engines.nets.visual import VisualNet
 from taro_rt.engines.stages import contracts, typical_inputs
 from taro_rt.export.package import export_bundle, inference_form
 from taro_rt.export.parity import SIZES, deviation
+from taro_rt.training.fit import LOG_STEPS, steps_of
 from taro_rt.training.machine import describe
 from taro_rt.training.transformer import SCALE_FILE, frozen
 
+TIME = re.compile(r"(\d+) steps in (\d+) minutes")
 NETWORKS = ("vae", "vocoder", "onset", "visual", "transformer")
 SAMPLER = SamplerDefaults(guidance=3.0, guidance_high=1.0)
 """Chosen on held-out clips below the reported ones (training/NOTES.md): what sounds is decided near noise."""
 
 
 def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool = True) -> Manifest:
-    """Export the EMA weights of `runs`; the manifest says how long each was trained and where."""
+    """Export the EMA weights of `runs`; the manifest says how long each was trained and where.
+
+    What was trained before the logs in `runs` begin is taken from the embedded bundle: they went on from there.
+    """
     config = replace(config, latent_scale=float((runs / SCALE_FILE).read_text()))
     vae = Vae(config.vae, config.latent_scale)
     networks = Networks(
@@ -38,11 +44,12 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         decoder=frozen(runs / "vae", vae),
         vocoder=frozen(runs / "vocoder", make_vocoder(config)),
     )
+    said = Bundle.open(DEFAULT).manifest.provenance
     provenance = {
         "data": "procedurally generated clips only (training/clips.py); no recordings, no footage",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": describe(),
-        **{name: training_time(runs / name) for name in NETWORKS},
+        **{name: training_time(runs / name, said.get(name, "")) for name in NETWORKS},
         "half_precision": "weights off float32: " + half_precision_cost(networks),
     }
     manifest = export_bundle(
@@ -83,11 +90,21 @@ def courses(runs: Path, rows: int = 40) -> str:
     return "{\n " + ",\n ".join(lines) + "\n}\n"
 
 
-def training_time(folder: Path) -> str:
-    """Steps and minutes of a training folder, from its log; the clock starts anew at each resumption."""
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+def training_time(folder: Path, before: str = "") -> str:
+    """Steps and minutes of a training folder, from its log; the clock starts anew at each resumption.
+
+    `before` says the same of an earlier run: it counts where the log begins later, or where there is none.
+    """
+    log = folder / "log.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    earlier = TIME.fullmatch(before)
+    if not rows:
+        if not earlier or int(earlier[1]) != steps_of(folder):
+            raise ValueError(f"{folder}: expected a log of its {steps_of(folder)} steps, got none")
+        return before
     following = [*rows[1:], {"seconds": -1.0}]
-    minutes = (
-        sum(a["seconds"] for a, b in zip(rows, following, strict=True) if b["seconds"] < a["seconds"]) / 60
-    )
+    seconds = sum(a["seconds"] for a, b in zip(rows, following, strict=True) if b["seconds"] < a["seconds"])
+    minutes = seconds / 60
+    if rows[0]["step"] > LOG_STEPS and earlier:
+        minutes += int(earlier[2])
     return f"{rows[-1]['step']} steps in {minutes:.0f} minutes"
