@@ -32,7 +32,7 @@ SAMPLER = SamplerDefaults(guidance=3.0, guidance_high=1.0)
 def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool = True) -> Manifest:
     """Export the EMA weights of `runs`; the manifest says how long each was trained and where.
 
-    What was trained before the logs in `runs` begin is taken from the embedded bundle: they went on from there.
+    What was trained before the logs in `runs` begin is taken from the embedded bundle they went on from.
     """
     config = replace(config, latent_scale=float((runs / SCALE_FILE).read_text()))
     vae = Vae(config.vae, config.latent_scale)
