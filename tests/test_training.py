@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from taro_rt.engines.nets.config import SMALL
 from taro_rt.engines.nets.mmdit import MMDiT
+from taro_rt.engines.nets.onset import OnsetNet
+from taro_rt.engines.nets.vae import Vae
 from taro_rt.training.__main__ import train
 from taro_rt.training.bundle import training_time
 from taro_rt.training.clips import HELD_OUT, slot_times, sound, views, visual_frames
-from taro_rt.training.data import PICTURES, scene_of
+from taro_rt.training.data import PICTURES, open_sounds, open_views, scene_of
 from taro_rt.training.fit import STATE, Ema, Figures, Recipe, averaged, fit, steps_of, write_state
 from taro_rt.training.losses import (
     Aligned,
@@ -32,8 +34,9 @@ from taro_rt.training.losses import (
 )
 from taro_rt.training.mel import LogMel
 from taro_rt.training.metrics import f1, mel_onsets
-from taro_rt.training.perception import onset_targets
+from taro_rt.training.perception import VisualTrainer, onset_targets
 from taro_rt.training.scenes import KINDS, TEXTURES, make_scene
+from taro_rt.training.transformer import open_examples
 
 
 def test_mel_of_a_sine_has_the_published_values() -> None:
@@ -271,6 +274,24 @@ def test_minutes_of_other_steps_are_not_taken_for_those_of_a_training(tmp_path: 
     write_state(tmp_path, 100)
     with pytest.raises(ValueError, match="expected a log of its 100 steps"):
         training_time(tmp_path, "90 steps in 7 minutes")
+
+
+def test_examples_are_encoded_anew_once_a_network_that_sees_them_was_trained_for_longer(
+    tmp_path: Path,
+) -> None:
+    networks = {"vae": Vae(SMALL.vae, 1.0), "onset": OnsetNet(SMALL.onset), "visual": VisualTrainer(SMALL)}
+    for part, net in networks.items():
+        write_state(tmp_path / part, 100, ema=net.state_dict())
+    seen, heard = open_views(tmp_path / "views", 1, SMALL), open_sounds(tmp_path / "sounds", 1)
+    first = open_examples(SMALL, seen, heard, tmp_path, "examples")
+    other = OnsetNet(SMALL.onset).state_dict()
+    write_state(tmp_path / "onset", 100, ema=other)
+    again = open_examples(SMALL, seen, heard, tmp_path, "examples")
+    assert torch.equal(again.onset_logits, first.onset_logits)
+    write_state(tmp_path / "onset", 101, ema=other)
+    anew = open_examples(SMALL, seen, heard, tmp_path, "examples")
+    assert not torch.equal(anew.onset_logits, first.onset_logits)
+    assert torch.equal(anew.features, first.features)
 
 
 def test_f1_counts_each_event_once() -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.vae import Vae
 from taro_rt.runtime.onsets import FLOOR_LOGIT, Onset, render_logits
 from taro_rt.training.data import Sounds, Views
-from taro_rt.training.fit import Recipe, averaged, fit
+from taro_rt.training.fit import Recipe, averaged, fit, steps_of
 from taro_rt.training.losses import Aligned, Conditions, Tra, objective
 from taro_rt.training.mel import LogMel
 from taro_rt.training.perception import VisualTrainer, augment, onset_input, visual_input
@@ -28,6 +29,8 @@ Net = TypeVar("Net", bound=nn.Module)
 
 BATCH = 32
 SCALE_FILE = "latent_scale"
+WATCHED_BY = ("vae", "onset", "visual")
+"""The networks that encode examples."""
 DROP = 0.1
 """Share of samples whose conditions are dropped (spec A2)."""
 LOOKS = 2
@@ -74,12 +77,20 @@ def frozen(folder: Path, net: Net, prefix: str = "") -> Net:
 
 
 def open_examples(config: NetworkConfig, views: Views, sounds: Sounds, runs: Path, name: str) -> Examples:
-    """The cached clips as the trained networks see them; encoded once, then read from `runs / name`."""
-    path = runs / f"{name}.safetensors"
-    if not path.exists():
+    """The cached clips as the trained networks see them; encoded once, then read from `runs / name`, and anew
+    once a network was trained for longer."""
+    path, seen_by = runs / f"{name}.safetensors", {part: str(steps_of(runs / part)) for part in WATCHED_BY}
+    if not path.exists() or noted(path) != seen_by:
         examples = encode(config, views, sounds, runs)
-        save_file({f.name: getattr(examples, f.name).contiguous() for f in fields(Examples)}, path)
+        tensors = {f.name: getattr(examples, f.name).contiguous() for f in fields(Examples)}
+        save_file(tensors, path, metadata=seen_by)
     return Examples(**load_file(path))
+
+
+def noted(path: Path) -> dict[str, str]:
+    """Steps of the networks that encoded a file of examples."""
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 @torch.inference_mode()
