@@ -33,7 +33,7 @@ RECIPES = {
     "vae": Recipe(4500),
     "vocoder": Recipe(5600),
     "teacher": Recipe(754),
-    "onset": Recipe(1300, rate=2e-3),
+    "onset": Recipe(6000, rate=2e-3),
     "visual": Recipe(6000),
     "transformer": Recipe(11500),
 }

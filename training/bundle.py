@@ -58,7 +58,7 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         "taro-rt-embedded",
         provenance,
         "Apache-2.0",
-        version="5",
+        version="6",
         storage="float16",
         sampler=SAMPLER,
         force=force,
