@@ -101,6 +101,7 @@ def about(bundle: Bundle) -> dict[str, Any]:
     return {
         "bundle": manifest.name,
         "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
+        "onset_sha256": manifest.files["onset.safetensors"].sha256,
         "machine": machine(),
         "commit": commit(),
     }

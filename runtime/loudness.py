@@ -96,16 +96,19 @@ def k_weighting(rate_hz: int) -> Floats:
     return np.array(signal)
 
 
-def level_gain(loudness: float, peak: float, target: float | None, lost_db: float = 0.0) -> float:
+def level_gain(loudness: float, peak: float, target: float | None) -> float:
     """Factor that brings a sound to `target` LUFS (None: leaves it), as far as the caps allow.
 
-    They are `MAX_GAIN_DB`, and `CEILING` with `MAX_LIMITING_DB` on top, which a limiter must take off again:
-    `lost_db` is what that costs in loudness, and is made up for.
+    They are `MAX_GAIN_DB`, and `CEILING` with `MAX_LIMITING_DB` on top, which a limiter must take off again.
     """
     if target is None or loudness == -math.inf:
         return 1.0
-    room_db = 20 * math.log10(CEILING / peak) + MAX_LIMITING_DB
-    return float(10 ** (min(min(target - loudness, MAX_GAIN_DB) + lost_db, room_db) / 20))
+    return min(10 ** (min(target - loudness, MAX_GAIN_DB) / 20), most_gain(peak))
+
+
+def most_gain(peak: float) -> float:
+    """The factor that leaves a limiter `MAX_LIMITING_DB` to take off a peak."""
+    return CEILING / peak * 10 ** (MAX_LIMITING_DB / 20)
 
 
 def limit_peak(samples: Array) -> Array:

@@ -24,7 +24,7 @@ from taro_rt.engines.contract import Array
 from taro_rt.runtime.audio import BLOCK_S, Audio
 from taro_rt.runtime.dynamics import ducked, limited
 from taro_rt.runtime.finish import Finish
-from taro_rt.runtime.loudness import CEILING, MAX_LIMITING_DB, Meter, level_gain
+from taro_rt.runtime.loudness import CEILING, MAX_GAIN_DB, Meter, level_gain, most_gain
 from taro_rt.runtime.probe import VideoInfo
 from taro_rt.runtime.seeking import seek_sound
 from taro_rt.runtime.source import open_video, read_packets, tick_of
@@ -34,11 +34,11 @@ LONGEST_GAP_S = 24 * 3600
 """Silence that is put where the original has none; more is a broken time stamp."""
 TOLERANCE_S = 0.05
 """A frame may be off its time by this much: containers round, and players do not jump either."""
-LEVEL_TOLERANCE, LEVEL_PASSES = 0.3, 5
-"""LU off that are near enough, and how often a limited sound's gain is halved in between to get there."""
+LEVEL_TOLERANCE, LEVEL_STEP_DB = 0.3, 3.0
+"""LU that a limited sound may be quieter than asked for, and by how much more gain is tried then."""
 LEAST_RETURN = 0.15
-"""LU that a sound must gain for each dB of gain that the limiter takes off its peaks: else noise comes up for
-nothing."""
+"""LU that a sound must come nearer to its level for each dB that the limiter takes off its peaks for it: else
+noise comes up for nothing."""
 END: Packet[Stream] = Packet()
 """Stands for the end: what the decoder still holds."""
 
@@ -68,38 +68,30 @@ def gain_of(audio: Audio, finish: Finish, n_fronts: int) -> float:
     meter = _measured(audio.blocks(), audio.rate_hz)
     gain = level_gain(meter.loudness(), meter.peak, target)
     if target is not None and gain * meter.peak > CEILING:
-        gain = _gain_through_limiter(audio, meter, target)
+        gain = _gain_through_limiter(audio, meter, min(target, meter.loudness() + MAX_GAIN_DB))
     return gain * float(10 ** (finish.gain_db / 20))
 
 
 def _gain_through_limiter(audio: Audio, meter: Meter, target: float) -> float:
-    """Factor whose limited sound comes nearest to `target`, as far as the caps allow.
+    """Factor whose limited sound comes near to `target`, and that is worth what it limits.
 
-    The limiter takes loudness from short hard sounds, so more is asked for where enough of it arrives: not
-    where nothing lies beside their peaks, or what lies between them gets loud enough to count.
+    The limiter takes loudness from short hard sounds, so more gain is tried, step by step: not all of it may
+    arrive, and loudness even falls where what lies between them gets loud enough to count.
     """
-
-    def off(gain: float) -> float:
-        return _limited_loudness(audio, gain) - target
-
-    low, high = (level_gain(meter.loudness(), meter.peak, target, lost) for lost in (0.0, MAX_LIMITING_DB))
-    best, least = low, off(low)
-    if least > -LEVEL_TOLERANCE:
-        return low
-    most = off(high)
-    if most - least < LEAST_RETURN * 20 * math.log10(high / low):
-        return low
-    if most < 0:
-        return high
-    for _ in range(LEVEL_PASSES):
-        middle = math.sqrt(low * high)
-        now = off(middle)
-        if abs(now) < abs(least):
-            best, least = middle, now
-        if abs(now) < LEVEL_TOLERANCE:
+    first = gain = level_gain(meter.loudness(), meter.peak, target)
+    most, step = most_gain(meter.peak), 10 ** (LEVEL_STEP_DB / 20)
+    tried: list[tuple[float, float]] = []
+    while True:
+        off = _limited_loudness(audio, gain) - target
+        tried.append((gain, off))
+        if off > -LEVEL_TOLERANCE or gain >= most:
             break
-        low, high = (middle, high) if now < 0 else (low, middle)
-    return best
+        gain = min(gain * step, most)
+    if len(tried) > 1 and tried[-1][1] > LEVEL_TOLERANCE:
+        (low, below), (high, above) = tried[-2:]
+        gain = low * (high / low) ** (below / (below - above))
+        tried.append((gain, _limited_loudness(audio, gain) - target))
+    return min(tried, key=lambda one: abs(one[1]) + LEAST_RETURN * 20 * math.log10(one[0] / first))[0]
 
 
 def _limited_loudness(audio: Audio, gain: float) -> float:

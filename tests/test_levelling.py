@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from taro_rt.engines.contract import Array
 from taro_rt.runtime.audio import Audio
 from taro_rt.runtime.dynamics import limited
 from taro_rt.runtime.finish import Finish
-from taro_rt.runtime.loudness import CEILING, MAX_LIMITING_DB, Meter
+from taro_rt.runtime.loudness import CEILING, MAX_GAIN_DB, MAX_LIMITING_DB, Meter
 from taro_rt.runtime.mixing import gain_of
 
 RATE_HZ = 16000
@@ -27,11 +28,15 @@ def click(decay_s: float, beside: float) -> Audio:
 
 def delivered(audio: Audio) -> float:
     """Loudness in the file."""
+    gain = np.float32(gain_of(audio, Finish(), 1))
+    blocks = limited((block[None] * gain for block in audio.blocks()), RATE_HZ)
+    return measured(np.concatenate([block[0] for block in blocks]))
+
+
+def measured(samples: Array) -> float:
+    """Loudness in LUFS."""
     meter = Meter(RATE_HZ)
-    for block in limited(
-        (block[None] * np.float32(gain_of(audio, Finish(), 1)) for block in audio.blocks()), RATE_HZ
-    ):
-        meter.add(block[0])
+    meter.add(samples)
     return meter.loudness()
 
 
@@ -42,6 +47,13 @@ def test_a_lone_click_is_brought_near_the_level_by_what_is_heard_beside_it(
     assert delivered(click(0.0005, beside)) == pytest.approx(-23, abs=off_by)
 
 
+def test_a_sound_gets_louder_by_30_db_at_most_whatever_is_limited() -> None:
+    faint = 10 ** (-80 / 20) * np.random.default_rng(1).standard_normal(8 * RATE_HZ)
+    faint[2 * RATE_HZ] = 10 ** (-30 / 20)
+    audio = Audio(faint.astype(np.float32), RATE_HZ)
+    assert delivered(audio) == pytest.approx(measured(audio.samples) + MAX_GAIN_DB, abs=0.5)
+
+
 def test_limiting_stays_within_its_cap() -> None:
     audio = click(0.0005, 0.02)
     room = CEILING / float(np.abs(audio.samples).max())
@@ -50,6 +62,4 @@ def test_limiting_stays_within_its_cap() -> None:
 
 def test_a_click_with_nothing_beside_it_is_not_limited_for_nothing() -> None:
     audio = click(0.0005, 0.0)
-    meter = Meter(RATE_HZ)
-    meter.add(audio.samples)
-    assert gain_of(audio, Finish(), 1) == pytest.approx(10 ** ((-23 - meter.loudness()) / 20))
+    assert gain_of(audio, Finish(), 1) == pytest.approx(10 ** ((-23 - measured(audio.samples)) / 20))

@@ -257,6 +257,7 @@ def test_the_last_steps_of_a_run_are_logged_too(tmp_path: Path) -> None:
         ([(50, 30.0), (100, 60.0), (150, 20.0), (200, 120.0)], "", "200 steps in 3 minutes"),
         ([(50, 30.0), (100, 60.0)], "90 steps in 7 minutes", "100 steps in 1 minutes"),
         ([(150, 30.0), (200, 60.0)], "100 steps in 7 minutes", "200 steps in 8 minutes"),
+        ([(150, 30.0), (200, 60.0)], "200 steps in 8 minutes", "200 steps in 8 minutes"),
         ([], "100 steps in 7 minutes", "100 steps in 7 minutes"),
     ],
 )
@@ -276,19 +277,17 @@ def test_minutes_of_other_steps_are_not_taken_for_those_of_a_training(tmp_path: 
         training_time(tmp_path, "90 steps in 7 minutes")
 
 
-def test_examples_are_encoded_anew_once_a_network_that_sees_them_was_trained_for_longer(
-    tmp_path: Path,
-) -> None:
+def test_examples_are_encoded_anew_once_a_network_that_sees_them_has_other_weights(tmp_path: Path) -> None:
     networks = {"vae": Vae(SMALL.vae, 1.0), "onset": OnsetNet(SMALL.onset), "visual": VisualTrainer(SMALL)}
     for part, net in networks.items():
         write_state(tmp_path / part, 100, ema=net.state_dict())
     seen, heard = open_views(tmp_path / "views", 1, SMALL), open_sounds(tmp_path / "sounds", 1)
     first = open_examples(SMALL, seen, heard, tmp_path, "examples")
-    other = OnsetNet(SMALL.onset).state_dict()
-    write_state(tmp_path / "onset", 100, ema=other)
+    made_ns = (tmp_path / "examples.safetensors").stat().st_mtime_ns
     again = open_examples(SMALL, seen, heard, tmp_path, "examples")
     assert torch.equal(again.onset_logits, first.onset_logits)
-    write_state(tmp_path / "onset", 101, ema=other)
+    assert (tmp_path / "examples.safetensors").stat().st_mtime_ns == made_ns
+    write_state(tmp_path / "onset", 100, ema=OnsetNet(SMALL.onset).state_dict())
     anew = open_examples(SMALL, seen, heard, tmp_path, "examples")
     assert not torch.equal(anew.onset_logits, first.onset_logits)
     assert torch.equal(anew.features, first.features)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from taro_rt.engines.bundle import DEFAULT, Bundle, Manifest, SamplerDefaults
+from taro_rt.engines.bundle import DEFAULT, Manifest, SamplerDefaults
 from taro_rt.engines.eager import EagerEngine
 from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.nets.mmdit import MMDiT
@@ -19,7 +19,7 @@ from taro_rt.engines.nets.visual import VisualNet
 from taro_rt.engines.stages import contracts, typical_inputs
 from taro_rt.export.package import export_bundle, inference_form
 from taro_rt.export.parity import SIZES, deviation
-from taro_rt.training.fit import LOG_STEPS, steps_of
+from taro_rt.training.fit import steps_of
 from taro_rt.training.machine import describe
 from taro_rt.training.transformer import SCALE_FILE, frozen
 
@@ -44,7 +44,8 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         decoder=frozen(runs / "vae", vae),
         vocoder=frozen(runs / "vocoder", make_vocoder(config)),
     )
-    said = Bundle.open(DEFAULT).manifest.provenance
+    manifest_file = DEFAULT / "manifest.json"  # read as it is: a bundle that is no longer taken can be remade
+    said = json.loads(manifest_file.read_text())["provenance"] if manifest_file.exists() else {}
     provenance = {
         "data": "procedurally generated clips only (training/clips.py); no recordings, no footage",
         "date": datetime.now(UTC).date().isoformat(),
@@ -93,18 +94,19 @@ def courses(runs: Path, rows: int = 40) -> str:
 def training_time(folder: Path, before: str = "") -> str:
     """Steps and minutes of a training folder, from its log; the clock starts anew at each resumption.
 
-    `before` says the same of an earlier run: it counts where the log begins later, or where there is none.
+    `before` says the same of an earlier bundle. It is the answer where that had as many steps, and is added
+    where the log begins after them. Raises `ValueError` if neither tells.
     """
-    log = folder / "log.jsonl"
+    log, steps = folder / "log.jsonl", steps_of(folder)
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    earlier = TIME.fullmatch(before)
-    if not rows:
-        if not earlier or int(earlier[1]) != steps_of(folder):
-            raise ValueError(f"{folder}: expected a log of its {steps_of(folder)} steps, got none")
+    known = TIME.fullmatch(before)
+    earlier, minutes = (int(known[1]), float(known[2])) if known else (0, 0.0)
+    if earlier == steps:
         return before
+    if not rows:
+        raise ValueError(f"{folder}: expected a log of its {steps} steps, got none")
+    if earlier >= rows[0]["step"]:
+        minutes = 0.0
     following = [*rows[1:], {"seconds": -1.0}]
     seconds = sum(a["seconds"] for a, b in zip(rows, following, strict=True) if b["seconds"] < a["seconds"])
-    minutes = seconds / 60
-    if rows[0]["step"] > LOG_STEPS and earlier:
-        minutes += int(earlier[2])
-    return f"{rows[-1]['step']} steps in {minutes:.0f} minutes"
+    return f"{steps} steps in {minutes + seconds / 60:.0f} minutes"

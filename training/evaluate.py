@@ -185,6 +185,7 @@ def main() -> None:
     record = {
         "bundle": manifest.name,
         "transformer_sha256": manifest.files["transformer.safetensors"].sha256,
+        "onset_sha256": manifest.files["onset.safetensors"].sha256,
         "judges_sha256": hashlib.sha256(KEPT.read_bytes()).hexdigest(),
         "device": device(),
         "versions": versions(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,7 +20,7 @@ from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.vae import Vae
 from taro_rt.runtime.onsets import FLOOR_LOGIT, Onset, render_logits
 from taro_rt.training.data import Sounds, Views
-from taro_rt.training.fit import Recipe, averaged, fit, steps_of
+from taro_rt.training.fit import STATE, Recipe, averaged, fit
 from taro_rt.training.losses import Aligned, Conditions, Tra, objective
 from taro_rt.training.mel import LogMel
 from taro_rt.training.perception import VisualTrainer, augment, onset_input, visual_input
@@ -78,17 +79,26 @@ def frozen(folder: Path, net: Net, prefix: str = "") -> Net:
 
 def open_examples(config: NetworkConfig, views: Views, sounds: Sounds, runs: Path, name: str) -> Examples:
     """The cached clips as the trained networks see them; encoded once, then read from `runs / name`, and anew
-    once a network was trained for longer."""
-    path, seen_by = runs / f"{name}.safetensors", {part: str(steps_of(runs / part)) for part in WATCHED_BY}
-    if not path.exists() or noted(path) != seen_by:
+    once one of these networks has other weights. Where a network is not there the file is taken as it is."""
+    path = runs / f"{name}.safetensors"
+    seen_by = {part: weights_of(runs / part) for part in WATCHED_BY if (runs / part / STATE).exists()}
+    if not path.exists() or not seen_by.items() <= noted(path).items():
         examples = encode(config, views, sounds, runs)
         tensors = {f.name: getattr(examples, f.name).contiguous() for f in fields(Examples)}
         save_file(tensors, path, metadata=seen_by)
     return Examples(**load_file(path))
 
 
+def weights_of(folder: Path) -> str:
+    """Hash of the averaged weights of a training folder."""
+    digest = hashlib.sha256()
+    for key, value in sorted(averaged(folder).items()):
+        digest.update(key.encode() + value.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def noted(path: Path) -> dict[str, str]:
-    """Steps of the networks that encoded a file of examples."""
+    """Hashes of the networks that encoded a file of examples."""
     with safe_open(path, "pt") as file:
         return dict(file.metadata() or {})
 
