@@ -44,7 +44,7 @@ speed-published: $(VENV)/.installed-dev  ## every backend by stage at the publis
 	$(SCRIPT) benchmarks/plot.py
 	$(SCRIPT) benchmarks/table.py
 
-speed-without-amx: $(VENV)/.installed-dev  ## the same as on a processor that has AVX-512 only (after speed-published)
+speed-without-amx: $(VENV)/.installed-dev  ## the same, products held to AVX-512 with bfloat16 (after speed-published)
 	ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 $(BIN)/taro-rt bench --bundle build/published --backend openvino --no-fast \
 		--more-takes 1 --force -o $(RECORDS)-without-amx/bench-published.json
 	$(SCRIPT) benchmarks/plot.py

@@ -68,8 +68,9 @@ def measure(bundle: Bundle, video: Path, rounds: int) -> dict[str, Any]:
         for name, work in works.items():
             rows[name].append(timed(work))
     ratios = [b[0] / (r[0] + w[0]) for r, w, b in zip(*rows.values(), strict=True)]
+    computed = f"{engines.backend} {engines.choice.precision}"
     return {
-        "workload": f"{SECONDS:g} s of {LINES} lines, {engines.backend} {engines.choice.precision}",
+        "workload": f"{SECONDS:g} s of {LINES} lines, {bundle.manifest.name}, {computed}",
         **about(bundle),
         "versions": versions(),
         "rounds": rounds,

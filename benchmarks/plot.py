@@ -12,6 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import speed_tables
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
@@ -173,7 +175,7 @@ def main() -> None:
     for path in sorted(RESULTS.glob("*/training.json")):
         drawn = curves(json.loads(path.read_text("utf-8")))
         (DOCS / f"training-{path.parent.name}.svg").write_text(drawn, "utf-8")
-    for path in sorted(RESULTS.glob("*/bench*.json")):
+    for path in speed_tables.records(RESULTS):
         drawn = latency(json.loads(path.read_text("utf-8")))
         (DOCS / f"{path.stem}-{path.parent.name}.svg").write_text(drawn, "utf-8")
     for path in sorted(RESULTS.glob("*/ablation.json")):

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+TAKES = "-takes"
+"""End of the name of a record that is kept for its takes alone."""
 PAPER_S = {
     "SpecVQGAN": (3.58, 308),
     "Im2Wav": (218.40, 448),
@@ -34,7 +36,7 @@ def summary(results: Path) -> str:
         settings = fast["name"].removeprefix(exact["name"]).strip(", ") if fast else ""
         faster = f"{fast['wall_s']['p50']:.2f} ({settings})" if fast else ""
         seconds = f"{base['wall_s']['p50']:.2f}" if base["timed"] else "not timed"
-        takes, device = record["takes"], record["device"]
+        takes, device = takes_of(path, record), record["device"]
         several = f"{takes['takes']}: {takes['ratio']:.2f}" if takes else ""
         lines.append(
             f"| {record['workload']['bundle']} | {device['processor']}, {device['vectors']} "
@@ -52,8 +54,14 @@ def fastest(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def records(results: Path) -> list[Path]:
-    """Those of `taro-rt bench` on every device."""
-    return sorted(results.glob("*/bench*.json"))
+    """Those of `taro-rt bench` on every device, but for what only measures takes beside another."""
+    return [path for path in sorted(results.glob("*/bench*.json")) if not path.stem.endswith(TAKES)]
+
+
+def takes_of(path: Path, record: dict[str, Any]) -> dict[str, Any] | None:
+    """What several takes cost: said by the record, or by the one of a run of its own beside it."""
+    beside = path.with_stem(path.stem + TAKES)
+    return read(beside)["takes"] if beside.exists() else record["takes"]
 
 
 def tables(results: Path) -> str:
@@ -70,7 +78,7 @@ def tables(results: Path) -> str:
             exact_table(record["exact"]),
             stage_table(record["exact"]),
             f"![Seconds by stage, and the ratio to the released recipe]({picture})",
-            *([takes_line(record["takes"])] if record["takes"] else []),
+            *([takes_line(takes)] if (takes := takes_of(path, record)) else []),
             *([fast_table(record["fast"], lost, n_clips)] if record["fast"] else []),
         ]
     return "\n\n".join([*parts, "## The paper's own figures", quoted()])

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from taro_rt.engines.backends import available
 from taro_rt.engines.bundle import Bundle, SamplerDefaults
 from taro_rt.engines.errors import EngineError, OptionsError
+from taro_rt.engines.machine import vectors
 from taro_rt.runtime.bench import gate, released, roofline, run, worker, workload
 from taro_rt.runtime.bench.record import STAGES, percentiles, summary
 from taro_rt.runtime.bench.run import Plan, measure
@@ -140,6 +141,12 @@ def test_the_record_says_on_what_and_with_what_it_was_made(record: dict[str, Any
     assert {"taro-rt", "numpy", "onnxruntime"} <= set(record["versions"])
     assert record["workload"]["seconds"] == 0.5 and record["workload"]["sampler"]["steps"] == 25
     assert json.loads(json.dumps(record)) == record
+
+
+def test_a_processor_that_is_held_back_is_named_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = vectors()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert vectors() == f"{free}, held to AVX2"
 
 
 def test_the_table_has_a_line_for_every_row(record: dict[str, Any]) -> None:

@@ -130,6 +130,9 @@ def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: p
     assert row in table.summary(tmp_path)
     (folder / "bench-b.json").write_text(json.dumps({**bench_record(), "fast": [], "takes": None}))
     assert "| 2.00 | 10% | 0.5 |  |  |  |" in table.summary(tmp_path)
+    (folder / "bench-b-takes.json").write_text(json.dumps(bench_record()))
+    assert "| 2.00 | 10% | 0.5 |  |  | 4: 2.10 |" in table.summary(tmp_path)
+    assert table.tables(tmp_path).count("## b, AVX2") == 1 and "4 takes at once" in table.tables(tmp_path)
     drawn = ElementTree.fromstring(plot.latency(bench_record()))
     assert sum(element.tag.endswith("rect") for element in drawn) == 1 + 9 + 2 * (9 + 1)
 
