@@ -45,7 +45,7 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         vocoder=frozen(runs / "vocoder", make_vocoder(config)),
     )
     manifest_file = DEFAULT / "manifest.json"  # read as it is: a bundle that is no longer taken can be remade
-    said = json.loads(manifest_file.read_text())["provenance"] if manifest_file.exists() else {}
+    said = json.loads(manifest_file.read_text()).get("provenance", {}) if manifest_file.exists() else {}
     provenance = {
         "data": "procedurally generated clips only (training/clips.py); no recordings, no footage",
         "date": datetime.now(UTC).date().isoformat(),
