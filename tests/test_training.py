@@ -256,6 +256,7 @@ def test_the_last_steps_of_a_run_are_logged_too(tmp_path: Path) -> None:
     [
         ([(50, 30.0), (100, 60.0), (150, 20.0), (200, 120.0)], "", "200 steps in 3 minutes"),
         ([(50, 30.0), (100, 60.0)], "90 steps in 7 minutes", "100 steps in 1 minutes"),
+        ([(50, 30.0), (100, 60.0)], "100 steps in 7 minutes", "100 steps in 1 minutes"),
         ([(150, 30.0), (200, 60.0)], "100 steps in 7 minutes", "200 steps in 8 minutes"),
         ([(150, 30.0), (200, 60.0)], "200 steps in 8 minutes", "200 steps in 8 minutes"),
         ([], "100 steps in 7 minutes", "100 steps in 7 minutes"),

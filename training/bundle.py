@@ -19,7 +19,7 @@ from taro_rt.engines.nets.visual import VisualNet
 from taro_rt.engines.stages import contracts, typical_inputs
 from taro_rt.export.package import export_bundle, inference_form
 from taro_rt.export.parity import SIZES, deviation
-from taro_rt.training.fit import steps_of
+from taro_rt.training.fit import LOG_STEPS, steps_of
 from taro_rt.training.machine import describe
 from taro_rt.training.transformer import SCALE_FILE, frozen
 
@@ -94,18 +94,19 @@ def courses(runs: Path, rows: int = 40) -> str:
 def training_time(folder: Path, before: str = "") -> str:
     """Steps and minutes of a training folder, from its log; the clock starts anew at each resumption.
 
-    `before` says the same of an earlier bundle. It is the answer where that had as many steps, and is added
-    where the log begins after them. Raises `ValueError` if neither tells.
+    `before` says the same of an earlier bundle, for a log that begins after its steps. It is the answer where
+    that had as many. Raises `ValueError` if neither tells.
     """
     log, steps = folder / "log.jsonl", steps_of(folder)
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     known = TIME.fullmatch(before)
     earlier, minutes = (int(known[1]), float(known[2])) if known else (0, 0.0)
-    if earlier == steps:
+    is_whole = bool(rows) and rows[0]["step"] <= LOG_STEPS
+    if earlier == steps and not is_whole:
         return before
     if not rows:
         raise ValueError(f"{folder}: expected a log of its {steps} steps, got none")
-    if earlier >= rows[0]["step"]:
+    if is_whole or earlier >= rows[0]["step"]:
         minutes = 0.0
     following = [*rows[1:], {"seconds": -1.0}]
     seconds = sum(a["seconds"] for a, b in zip(rows, following, strict=True) if b["seconds"] < a["seconds"])
