@@ -108,6 +108,21 @@ def frame_wise_files(tmp_path_factory: pytest.TempPathFactory) -> "Files":
     return write_files(FRAME_WISE, tmp_path_factory.mktemp("frame-wise"))
 
 
+@pytest.fixture(scope="session", params=["frame-wise", "global"])
+def static_files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> "Files":
+    """The static ONNX files of both forms in turn."""
+    from deployed_files import write_files
+    from make_tiny_bundle import GLOBAL
+
+    from taro_rt.engines.static import BATCHES
+
+    if request.param == "frame-wise":
+        found: Files = request.getfixturevalue("frame_wise_files")
+        return found
+    transformer = {"conditioner": (1,), "denoiser": BATCHES}  # of the global form only this is another
+    return write_files(GLOBAL, tmp_path_factory.mktemp("global"), transformer)
+
+
 @pytest.fixture(scope="module")
 def pipeline(tiny_bundle: Path) -> Iterator["Pipeline"]:
     """The engines of the tiny bundle, on one thread."""

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
+import torch
 from make_tiny_bundle import tiny_config, tiny_networks
 
+from taro_rt.engines.contract import Array
 from taro_rt.engines.nets.config import TransformerConfig
 from taro_rt.engines.nets.networks import Networks
 from taro_rt.engines.ort import OrtEngine
@@ -48,3 +51,17 @@ def write_files(
     for precision in DTYPES:
         write_deployed(networks, folder, precision, STEPS, planned)  # type: ignore[arg-type]
     return Files(networks, folder, planned)
+
+
+def expected(networks: Networks, graph: str, feed: dict[str, Array]) -> list[Array]:
+    """What the plain networks make of it; of the denoiser, guidance and step in NumPy."""
+    given = {name: torch.from_numpy(array) for name, array in feed.items()}
+    with torch.inference_mode():
+        if graph != "denoiser":
+            made = networks.graphs()[graph](**given)
+            return [part.numpy() for part in (made if isinstance(made, tuple) else (made,))]
+        names = ("latents", "tokens", "modulation")
+        v = networks.graphs()[graph](**{name: given[name] for name in names}).numpy()
+    keep, push, spread = feed["update"]
+    mixed = np.einsum("ij,jchw->ichw", feed["mix"], v)
+    return [keep * feed["latents"] + push * mixed + spread * feed["noise"]]
