@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,18 @@ from media import encode, numbered
 
 from taro_rt.runtime.options import Options
 from taro_rt.runtime.pipeline import Pipeline
+from taro_rt.training.fit import STATE
+
+WATCH = """
+from argparse import Namespace
+from pathlib import Path
+from taro_rt.runtime.interrupts import Interrupts
+from taro_rt.training.parts import WATCHING, side_by_side
+how = Namespace(runs=Path("runs"), steps=10**6, clips=24, minutes=1e9, device="cpu", bf16=False, threads=2)
+how.from_nothing = True
+with Interrupts():
+    side_by_side(WATCHING, how)
+"""
 
 
 @pytest.mark.slow
@@ -28,3 +42,21 @@ def test_one_command_makes_a_bundle_from_nothing_that_gives_a_video_its_sound(tm
     assert len(samples) == 0.8 * 16000
     assert np.isfinite(samples).all() and samples.any()
     assert provenance["transformer"].startswith("2 steps in ") and "CPU cores" in provenance["machine"]
+
+
+@pytest.mark.slow
+def test_a_polite_kill_stops_both_trainings_that_run_side_by_side_and_keeps_what_they_have(
+    tmp_path: Path,
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", WATCH], cwd=tmp_path)
+    logs = [tmp_path / "runs" / part / "log.jsonl" for part in ("onset", "visual")]
+    until = time.monotonic() + 300
+    while not all(log.exists() for log in logs):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) != 0
+    before = [log.read_text() for log in logs]
+    assert all((log.parent / STATE).exists() for log in logs)
+    time.sleep(5)
+    assert [log.read_text() for log in logs] == before  # nobody trains on

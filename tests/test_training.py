@@ -17,7 +17,6 @@ from taro_rt.engines.nets.config import SMALL
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.vae import Vae
-from taro_rt.training.__main__ import train
 from taro_rt.training.bundle import training_time
 from taro_rt.training.clips import HELD_OUT, slot_times, sound, views, visual_frames
 from taro_rt.training.data import PICTURES, open_sounds, open_views, scene_of
@@ -34,6 +33,7 @@ from taro_rt.training.losses import (
 )
 from taro_rt.training.mel import LogMel
 from taro_rt.training.metrics import f1, mel_onsets
+from taro_rt.training.parts import train
 from taro_rt.training.perception import VisualTrainer, onset_targets
 from taro_rt.training.scenes import KINDS, TEXTURES, make_scene
 from taro_rt.training.transformer import open_examples

@@ -1,6 +1,6 @@
 """`python -m taro_rt.training PART`: train one part of the embedded bundle, resuming where it stopped.
 
-`all` makes the bundle: clips, every network in turn, then the export. A network without a checkpoint starts
+`all` makes the bundle: clips, every network, then the export. A network without a checkpoint starts
 from the weights that were kept of an earlier run (see kept.py), or with --from-nothing from none. `graphs`
 writes the bundle's ONNX graphs anew from its own weights.
 """
@@ -8,41 +8,12 @@ writes the bundle's ONNX graphs anew from its own weights.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from taro_rt.engines.bundle import DEFAULT, Bundle
-from taro_rt.engines.nets.config import SMALL
-from taro_rt.engines.nets.vae import Vae
-from taro_rt.export.package import renew_graphs
-from taro_rt.runtime.interrupts import Interrupts
-from taro_rt.training.autoencoder import train_vae, train_vocoder
-from taro_rt.training.bundle import courses, pack
-from taro_rt.training.data import JUDGE, PICTURES, open_pictures, open_sounds, open_views
-from taro_rt.training.fit import Recipe
-from taro_rt.training.judges import train_kind_judge, train_sync_judge
-from taro_rt.training.kept import keep, start_from_kept
 from taro_rt.training.machine import bf16_is_fast
-from taro_rt.training.perception import train_onset, train_visual
-from taro_rt.training.teacher import train_teacher
-from taro_rt.training.transformer import Objective, frozen, open_examples, train_transformer
-
-RECIPES = {
-    "vae": Recipe(4500),
-    "vocoder": Recipe(5600),
-    "teacher": Recipe(754),
-    "onset": Recipe(6000, rate=2e-3),
-    "visual": Recipe(6000),
-    "transformer": Recipe(11500),
-}
-"""As long as those of the embedded bundle were trained."""
-JUDGES = {"kind-judge": Recipe(3000), "sync-judge": Recipe(500)}
-"""What only evaluation needs."""
-JUDGE_CLIPS = 1400
-PICTURES_A_CLIP = 3
-"""Clips for the visual encoder alone, of which only pictures at 4 frames per second are drawn."""
+from taro_rt.training.parts import JUDGES, RECIPES, begin
 
 
 def main() -> None:
@@ -63,64 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.bf16 is None:
         args.bf16 = bf16_is_fast(args.device)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    with Interrupts():  # also in the background, where a shell has Ctrl-C ignored
-        run(args)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
-    for part in [*RECIPES, "bundle"] if args.part == "all" else [args.part]:
-        if part == "bundle":
-            print(pack(SMALL, args.runs, args.output or DEFAULT).parity)
-            continue
-        if part == "graphs":
-            print(renew_graphs(Bundle.open(args.output or DEFAULT)).parity)
-            continue
-        if part == "keep":
-            print(keep(args.runs))
-            continue
-        if part == "courses":
-            args.output.write_text(courses(args.runs))
-            continue
-        if not args.from_nothing:
-            start_from_kept(part, args.runs / part)
-        recipe = {**RECIPES, **JUDGES}.get(part, Recipe(0))
-        recipe = replace(recipe, minutes=args.minutes, device=args.device, bf16=args.bf16)
-        train(part, args.runs, replace(recipe, steps=args.steps or recipe.steps), args.clips)
-
-
-def train(part: str, runs: Path, recipe: Recipe, n_clips: int) -> None:
-    """Train one network into `runs / part`."""
-    torch.manual_seed(0)
-    folder = runs / part
-    if part == "kind-judge":
-        train_kind_judge(open_sounds(runs / "judge-sounds", JUDGE_CLIPS, JUDGE), recipe, folder)
-        return
-    if part == "visual":
-        n = PICTURES_A_CLIP * n_clips
-        pictures = open_pictures(runs / "pictures", n, SMALL)
-        train_visual(SMALL, pictures, open_sounds(runs / "picture-sounds", n, PICTURES), recipe, folder)
-        return
-    sounds = open_sounds(runs / "sounds", n_clips)
-    if part == "teacher":
-        train_teacher(sounds, recipe, folder)
-        return
-    if part in ("vae", "vocoder"):
-        if part == "vae":
-            train_vae(SMALL, sounds, recipe, folder)
-        else:
-            train_vocoder(SMALL, frozen(runs / "vae", Vae(SMALL.vae, 1.0)), sounds, recipe, folder)
-        return
-    views = open_views(runs / "views", n_clips, SMALL)
-    if part == "onset":
-        train_onset(SMALL, views, recipe, folder)
-    elif part == "sync-judge":
-        train_sync_judge(views, sounds, recipe, folder)
-    elif part == "transformer":
-        examples = open_examples(SMALL, views, sounds, runs, "examples")
-        train_transformer(SMALL, examples, runs, Objective(), recipe, folder)
+    begin(args)
 
 
 if __name__ == "__main__":
