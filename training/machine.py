@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from pathlib import Path
@@ -11,6 +12,22 @@ import torch
 CPUINFO = Path("/proc/cpuinfo")
 FAST_BF16 = {"avx512_bf16", "amx_bf16"}
 """Instructions that make bfloat16 products worth it on a CPU."""
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+"""Of malloc.h."""
+
+
+def keep_freed_memory() -> None:
+    """Let what is freed stay with this process, where glibc's allocator does as it is told.
+
+    It gives large tensors back to the system at once, and every page of the next one is a fault: with the
+    memory kept a step of the visual encoder takes 0.89 s instead of 1.11 (one core).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(M_TOP_PAD, 64 * 2**20)
 
 
 def bf16_is_fast(device: str = "cpu") -> bool:

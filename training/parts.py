@@ -22,6 +22,7 @@ from taro_rt.training.data import JUDGE, PICTURES, open_pictures, open_sounds, o
 from taro_rt.training.fit import Recipe
 from taro_rt.training.judges import train_kind_judge, train_sync_judge
 from taro_rt.training.kept import keep, start_from_kept
+from taro_rt.training.machine import keep_freed_memory
 from taro_rt.training.perception import train_onset, train_visual
 from taro_rt.training.teacher import train_teacher
 from taro_rt.training.transformer import Objective, frozen, open_examples, train_transformer
@@ -49,6 +50,7 @@ def begin(args: argparse.Namespace) -> None:
     """Do what the command line asks for, in a process of its own."""
     if args.threads:
         torch.set_num_threads(args.threads)
+    keep_freed_memory()
     with Interrupts():  # also in the background, where a shell has Ctrl-C ignored
         if args.part == "all":
             run_all(args)
