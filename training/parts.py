@@ -37,8 +37,8 @@ RECIPES = {
 }
 """As long as those of the embedded bundle were trained."""
 WATCHING = ("onset", "visual")
-"""Trained side by side on a CPU, each on its share of the threads: a second one does not make them faster (a
-batch norm's gradient takes longer on two)."""
+"""Trained side by side on a CPU, each on its share of the threads: a second one makes the onset network no
+faster and the visual encoder by half only, since a batch norm's gradient takes longer on two."""
 JUDGES = {"kind-judge": Recipe(3000), "sync-judge": Recipe(500)}
 """What only evaluation needs."""
 JUDGE_CLIPS = 1400
