@@ -72,22 +72,33 @@ def test_of_delivered_sounds_the_worst_is_told() -> None:
     for time_s in times:
         quiet[int(time_s * 16000) :][:1600] = 0.1
     clear, loud = noise * quiet, noise * 0.1 + 0.01
-    found = delivered([clear, loud], [times, times], [times, np.array([0.5, 1.9, 3.0])])
+    found = delivered([clear, loud], [times, times], [times, np.array([0.5, 1.9, 3.0])], [clear, clear])
     gaps, lufs = found["events_over_silence_db"], found["lufs"]
     assert isinstance(gaps, dict) and isinstance(lufs, dict)
     assert (gaps["of"], gaps["below_20_db"], gaps["of_these_with_an_onset_picked"]) == (2, 1, 1)
     for picked_s, n_seen in ((0.6, 0), (0.7, 1), (2.8, 1), (2.9, 0)):
-        near = delivered([clear, loud], [times, times], [times, np.array([picked_s])])
+        near = delivered([clear, loud], [times, times], [times, np.array([picked_s])], [clear, clear])
         assert isinstance(gaps := near["events_over_silence_db"], dict)
         assert gaps["of_these_with_an_onset_picked"] == n_seen
+    assert gaps["in_the_own_sound"] == gaps["of_these_in_the_own_sound_too"] == 0
     assert gaps["worst"] < 1 and gaps["median"] == pytest.approx(20, abs=1)
     assert lufs["lowest"] < lufs["highest"]
     assert found["constant_part"] == pytest.approx(0.01, abs=1e-3)
 
 
+def test_silences_that_are_none_in_the_clips_own_sound_are_told() -> None:
+    noise = np.random.default_rng(0).standard_normal(16000 * 4).astype(np.float32)
+    times, clear = np.array([0.5, 3.0]), noise.copy()
+    clear[int(0.7 * 16000) : 3 * 16000] = 0
+    found = delivered([noise, noise, clear], [times] * 3, [times] * 3, [noise, clear, noise])
+    assert isinstance(gaps := found["events_over_silence_db"], dict)
+    counts = (gaps["below_20_db"], gaps["of_these_in_the_own_sound_too"], gaps["in_the_own_sound"])
+    assert counts == (2, 1, 2)
+
+
 def test_a_silent_sound_is_counted_and_has_no_level() -> None:
     loud = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
-    found = delivered([loud, np.zeros(16000, np.float32)], [np.zeros(0)] * 2, [np.zeros(0)] * 2)
+    found = delivered([loud, np.zeros(16000, np.float32)], *[[np.zeros(0)] * 2] * 3)
     assert found["silent"] == 1
     assert isinstance(found["lufs"], dict) and found["lufs"]["lowest"] > -40
 

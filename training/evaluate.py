@@ -71,11 +71,13 @@ class Heard:
     """Onsets picked from the onset network's curve."""
     sounds: Sequence[Array]
     """The generated sounds as a file gets them [samples], levelled, at 16 kHz."""
+    own_sounds: Sequence[Array]
+    """The clips' own sounds at the same rate."""
 
 
 def listen(pipeline: Pipeline, rows: Sequence[int], options: Options, height: int = 180) -> Heard:
     """Sound for the held-out clips `rows`, each encoded as a real video first."""
-    made, real, picked, events, kinds, changes, sounds = [], [], [], [], [], [], []
+    made, own, picked, events, kinds, changes, sounds = [], [], [], [], [], [], []
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         for k, row in enumerate(rows):
@@ -85,7 +87,7 @@ def listen(pipeline: Pipeline, rows: Sequence[int], options: Options, height: in
             result = pipeline.generate(clip, options)
             times = np.array([e.time_s for e in scene.events])
             made.append(mel_of(result.audio.samples))
-            real.append(mel_of(sound(scene)))
+            own.append(sound(scene))
             events.append(times)
             kinds.append(KINDS.index(scene.kind))
             picked.append(np.array([onset.time_s for onset in result.onsets]))
@@ -93,8 +95,8 @@ def listen(pipeline: Pipeline, rows: Sequence[int], options: Options, height: in
             blocks = finished(result.audio, Finish(), clip.info, RATE_HZ, 1)
             sounds.append(np.concatenate([block[0] for block in blocks]))
             print(f"{k + 1}/{len(rows)} {scene.kind}", file=sys.stderr, flush=True)
-    clips = Clips(np.stack(real), np.array(kinds), events, torch.cat(changes))
-    return Heard(clips, np.stack(made), picked, sounds)
+    clips = Clips(np.stack([mel_of(each) for each in own]), np.array(kinds), events, torch.cat(changes))
+    return Heard(clips, np.stack(made), picked, sounds, own)
 
 
 def rate_of(row: int) -> int:
@@ -110,27 +112,32 @@ def figures(heard: Heard, judges: Judges) -> dict[str, object]:
         "own_sound": asdict(score(judges, clips, clips.mels)),
         "picked_onset_f1": {f"{t * 1000:.0f}": onset_f1(heard.picked_s, clips, t)[0] for t in TOLERANCES_S},
         "class_accuracy_by_kind": by_kind(judges, clips, heard.mels),
-        "delivered": delivered(heard.sounds, clips.events_s, heard.picked_s),
+        "delivered": delivered(heard.sounds, clips.events_s, heard.picked_s, heard.own_sounds),
     }
 
 
 def delivered(
-    sounds: Sequence[Array], events_s: Sequence[Array], picked_s: Sequence[Array]
+    sounds: Sequence[Array],
+    events_s: Sequence[Array],
+    picked_s: Sequence[Array],
+    own_sounds: Sequence[Array],
 ) -> dict[str, object]:
     """What must hold of every sound in a file: its level, no constant part, no clipping, and silence (of a
-    second or more) well below the events; and in how many of those that are not an onset was picked."""
+    second or more) well below the events; in how many of those that are not an onset was picked, and how many
+    are none in the clip's own sound either, where something rings for longer."""
     levels = []
     for samples in sounds:
         meter = Meter(RATE_HZ)
         meter.add(samples)
         levels.append(meter.loudness())
     loud = [level for level in levels if level > -math.inf]
-    gaps, n_seen = [], 0
-    for samples, times, picked in zip(sounds, events_s, picked_s, strict=True):
-        gap = metrics.loudness_gap_db(samples, times)
+    gaps, own_gaps, n_seen = [], [], 0
+    for samples, times, picked, own in zip(sounds, events_s, picked_s, own_sounds, strict=True):
+        gap, own_gap = metrics.loudness_gap_db(samples, times), metrics.loudness_gap_db(own, times)
         silence = metrics.longest_silence(times, len(samples) / RATE_HZ)
-        if gap is not None and silence is not None:
+        if gap is not None and own_gap is not None and silence is not None:
             gaps.append(gap)
+            own_gaps.append(own_gap)
             n_seen += gap < QUIET_DB and _is_seen(picked, *silence)
     return {
         "silent": len(levels) - len(loud),
@@ -147,6 +154,10 @@ def delivered(
             "worst": min(gaps),
             "below_20_db": sum(gap < QUIET_DB for gap in gaps),
             "of_these_with_an_onset_picked": n_seen,
+            "of_these_in_the_own_sound_too": sum(
+                max(pair) < QUIET_DB for pair in zip(gaps, own_gaps, strict=True)
+            ),
+            "in_the_own_sound": sum(gap < QUIET_DB for gap in own_gaps),
             "of": len(gaps),
         }
         if gaps
