@@ -91,7 +91,8 @@ def test_silences_that_are_none_in_the_clips_own_sound_are_told() -> None:
     times, clear = np.array([0.5, 3.0]), noise.copy()
     clear[int(0.7 * 16000) : 3 * 16000] = 0
     found = delivered([noise, noise, clear], [times] * 3, [times] * 3, [noise, clear, noise])
-    assert isinstance(gaps := found["events_over_silence_db"], dict)
+    gaps = found["events_over_silence_db"]
+    assert isinstance(gaps, dict)
     counts = (gaps["below_20_db"], gaps["of_these_in_the_own_sound_too"], gaps["in_the_own_sound"])
     assert counts == (2, 1, 2)
 
