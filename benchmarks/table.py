@@ -181,8 +181,9 @@ def delivered(record: dict[str, Any], on: str) -> list[str]:
         f"| events over a silence of a second or more, {gaps['of']} clips that have one | any | median "
         f"{gaps['median']:.0f} dB, least {gaps['worst']:.0f} dB, {gaps['below_20_db']} below 20 dB, "
         f"of these {gaps['of_these_in_the_own_sound_too']} in the clip's own sound, too, and in "
-        f"{gaps['of_these_with_an_onset_picked']} an onset was picked there; of the own sounds "
-        f"{gaps['in_the_own_sound']} |",
+        f"{gaps['of_these_with_an_onset_picked']} an onset was picked there, in "
+        f"{gaps['of_these_with_the_next_event_early']} the next event comes up to 0.25 s early; "
+        f"of the own sounds {gaps['in_the_own_sound']} |",
     ]
 
 

@@ -86,6 +86,20 @@ def test_of_delivered_sounds_the_worst_is_told() -> None:
     assert found["constant_part"] == pytest.approx(0.01, abs=1e-3)
 
 
+def test_a_silence_whose_next_event_comes_early_is_told() -> None:
+    noise, times = (
+        np.random.default_rng(0).standard_normal(16000 * 4).astype(np.float32),
+        np.array([0.5, 3.0]),
+    )
+    early, noisy = noise.copy(), noise.copy()
+    early[int(0.7 * 16000) : int(2.8 * 16000)] = 0
+    noisy[int(0.7 * 16000) : int(2.7 * 16000)] = 0
+    found = delivered([early, noisy], [times] * 2, [times] * 2, [early, noisy])
+    gaps = found["events_over_silence_db"]
+    assert isinstance(gaps, dict)
+    assert (gaps["below_20_db"], gaps["of_these_with_the_next_event_early"]) == (2, 1)
+
+
 def test_silences_that_are_none_in_the_clips_own_sound_are_told() -> None:
     noise = np.random.default_rng(0).standard_normal(16000 * 4).astype(np.float32)
     times, clear = np.array([0.5, 3.0]), noise.copy()

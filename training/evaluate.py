@@ -50,6 +50,8 @@ QUIET_DB = 20.0
 """Silence must lie this far below the events."""
 APART_S = 0.15
 """An onset this far from the ends of a silence belongs to it."""
+EARLY_S = 0.25
+"""An event that sounds by less than this before its time comes early, and breaks no silence."""
 
 
 def floor(judges: Judges, clips: Clips, rows: Sequence[int]) -> dict[str, float]:
@@ -123,15 +125,16 @@ def delivered(
     own_sounds: Sequence[Array],
 ) -> dict[str, object]:
     """What must hold of every sound in a file: its level, no constant part, no clipping, and silence (of a
-    second or more) well below the events; in how many of those that are not an onset was picked, and how many
-    are none in the clip's own sound either, where something rings for longer."""
+    second or more) well below the events; in how many of those that are not an onset was picked, how many are
+    quiet until shortly before the next event, which comes early, and how many are none in the clip's own
+    sound either, where something rings for longer."""
     levels = []
     for samples in sounds:
         meter = Meter(RATE_HZ)
         meter.add(samples)
         levels.append(meter.loudness())
     loud = [level for level in levels if level > -math.inf]
-    gaps, own_gaps, n_seen = [], [], 0
+    gaps, own_gaps, n_seen, n_early = [], [], 0, 0
     for samples, times, picked, own in zip(sounds, events_s, picked_s, own_sounds, strict=True):
         gap, own_gap = metrics.loudness_gap_db(samples, times), metrics.loudness_gap_db(own, times)
         silence = metrics.longest_silence(times, len(samples) / RATE_HZ)
@@ -139,6 +142,8 @@ def delivered(
             gaps.append(gap)
             own_gaps.append(own_gap)
             n_seen += gap < QUIET_DB and _is_seen(picked, *silence)
+            until = metrics.loudness_gap_db(samples, times, EARLY_S)
+            n_early += gap < QUIET_DB and until is not None and until >= QUIET_DB
     return {
         "silent": len(levels) - len(loud),
         "lufs": {
@@ -154,6 +159,7 @@ def delivered(
             "worst": min(gaps),
             "below_20_db": sum(gap < QUIET_DB for gap in gaps),
             "of_these_with_an_onset_picked": n_seen,
+            "of_these_with_the_next_event_early": n_early,
             "of_these_in_the_own_sound_too": sum(
                 max(pair) < QUIET_DB for pair in zip(gaps, own_gaps, strict=True)
             ),

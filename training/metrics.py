@@ -89,16 +89,17 @@ def longest_silence(events_s: Array, duration_s: float, quiet_s: float = 1.0) ->
     return (start_s, end_s) if end_s - start_s >= quiet_s and len(events_s) else None
 
 
-def loudness_gap_db(samples: Array, events_s: Array) -> float | None:
+def loudness_gap_db(samples: Array, events_s: Array, before_s: float = 0.1) -> float | None:
     """Level of the events above that of the clip's longest silence, where there is one; else None.
 
-    Both are rms: of the 100 ms after each event, and of the last quarter of the silence, when it has come.
+    Both are rms: of the 100 ms after each event, and of the last quarter of the silence, when it has come, up
+    to `before_s` before its end.
     """
     silence = longest_silence(events_s, len(samples) / RATE_HZ)
     if silence is None:
         return None
     start_s, end_s = silence
-    quiet = samples[int((start_s + 0.75 * (end_s - start_s)) * RATE_HZ) : int((end_s - 0.1) * RATE_HZ)]
+    quiet = samples[int((start_s + 0.75 * (end_s - start_s)) * RATE_HZ) : int((end_s - before_s) * RATE_HZ)]
     loud = [samples[int(t * RATE_HZ) : int((t + 0.1) * RATE_HZ)] for t in events_s]
     if len(quiet) < RATE_HZ // 50:
         return None
