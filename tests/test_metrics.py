@@ -87,17 +87,20 @@ def test_of_delivered_sounds_the_worst_is_told() -> None:
 
 
 def test_a_silence_whose_next_event_comes_early_is_told() -> None:
-    noise, times = (
-        np.random.default_rng(0).standard_normal(16000 * 4).astype(np.float32),
+    noise = np.random.default_rng(0).standard_normal(16000 * 4).astype(np.float32)
+    times, last = (
         np.array([0.5, 3.0]),
-    )
-    early, noisy = noise.copy(), noise.copy()
+        np.array([0.5, 1.5]),
+    )  # the silence after the last one has no next event
+    early, noisy, ending = noise.copy(), noise.copy(), noise.copy()
     early[int(0.7 * 16000) : int(2.8 * 16000)] = 0
     noisy[int(0.7 * 16000) : int(2.7 * 16000)] = 0
-    found = delivered([early, noisy], [times] * 2, [times] * 2, [early, noisy])
+    ending[int(1.7 * 16000) : int(3.8 * 16000)] = 0
+    events = [times, times, last]
+    found = delivered([early, noisy, ending], events, events, [early, noisy, ending])
     gaps = found["events_over_silence_db"]
     assert isinstance(gaps, dict)
-    assert (gaps["below_20_db"], gaps["of_these_with_the_next_event_early"]) == (2, 1)
+    assert (gaps["below_20_db"], gaps["of_these_with_the_next_event_early"]) == (3, 1)
 
 
 def test_silences_that_are_none_in_the_clips_own_sound_are_told() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -292,6 +295,30 @@ def test_examples_are_encoded_anew_once_a_network_that_sees_them_has_other_weigh
     anew = open_examples(SMALL, seen, heard, tmp_path, "examples")
     assert not torch.equal(anew.onset_logits, first.onset_logits)
     assert torch.equal(anew.features, first.features)
+
+
+FAULTS = """
+import resource
+import sys
+import torch
+from taro_rt.training.machine import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+faults = []
+for _ in range(20):  # the allocator settles within the first half
+    torch.ones(2**24)  # 64 MiB, given back at once
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[-5])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_memory_that_training_frees_is_not_asked_for_again() -> None:
+    again, kept = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, check=True).stdout)
+        for how in ("as it is", "kept")
+    )
+    assert kept < again / 10
 
 
 def test_f1_counts_each_event_once() -> None:

@@ -51,7 +51,7 @@ QUIET_DB = 20.0
 APART_S = 0.15
 """An onset this far from the ends of a silence belongs to it."""
 EARLY_S = 0.25
-"""An event that sounds by less than this before its time comes early, and breaks no silence."""
+"""An event that sounds at most this long before its time comes early: a fault in time, no broken silence."""
 
 
 def floor(judges: Judges, clips: Clips, rows: Sequence[int]) -> dict[str, float]:
@@ -142,7 +142,7 @@ def delivered(
             gaps.append(gap)
             own_gaps.append(own_gap)
             n_seen += gap < QUIET_DB and _is_seen(picked, *silence)
-            until = metrics.loudness_gap_db(samples, times, EARLY_S)
+            until = metrics.loudness_gap_db(samples, times, EARLY_S) if silence[1] in times else None
             n_early += gap < QUIET_DB and until is not None and until >= QUIET_DB
     return {
         "silent": len(levels) - len(loud),
