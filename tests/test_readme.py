@@ -117,7 +117,7 @@ def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: p
     costs = {"settings": settings, "transformer_sha256": sha256, "clips": 42}
     (folder / "fast.json").write_text(json.dumps(costs))
     text = table.tables(tmp_path)
-    assert "| new | 2.00 | 1.00 | 1.00 | 1.00 | 1 | 2.0 | 0.50 (4.0) | 300 | 10% | 1.02% |" in text
+    assert "| new | 2.00 | 1.00 | 1.00 | 1.00 | 1 | 2.0 | 0.50 (4.0) | 300 | 10% | 17% | 1.02% |" in text
     assert "4 takes at once (new): 1.00 s, 2.10 times as long as 1 (2.00 to 2.20, pairs in turn: 1)." in text
     assert "| odd | not timed: velocity" in text and "0.60 (17%)" in text
     assert "embedded bundle, 42 held-out clips" in text
@@ -126,12 +126,12 @@ def test_a_benchmark_becomes_tables_and_a_picture(tmp_path: Path, monkeypatch: p
     assert "| TARO | 0.58 | 258 |" in text and "not measured here" in text
     (folder / "fast.json").write_text(json.dumps({**costs, "transformer_sha256": "older"}))
     assert "| new, int8 | 4.00 | 1.00 | not measured | | |" in table.tables(tmp_path)
-    row = "| b | P, AVX2 | 1.00 | 1.00 (new) | 2.00 | 10% | 0.5 | 1.00 (float32) | 4.00 | 4: 2.10 |"
+    row = "| b | P, AVX2 | 1.00 | 1.00 (new) | 2.00 | 10% | 17% | 0.5 | 1.00 (float32) | 4.00 | 4: 2.10 |"
     assert row in table.summary(tmp_path)
     (folder / "bench-b.json").write_text(json.dumps({**bench_record(), "fast": [], "takes": None}))
-    assert "| 2.00 | 10% | 0.5 |  |  |  |" in table.summary(tmp_path)
+    assert "| 2.00 | 10% | 17% | 0.5 |  |  |  |" in table.summary(tmp_path)
     (folder / "bench-b-takes.json").write_text(json.dumps(bench_record()))
-    assert "| 2.00 | 10% | 0.5 |  |  | 4: 2.10 |" in table.summary(tmp_path)
+    assert "| 2.00 | 10% | 17% | 0.5 |  |  | 4: 2.10 |" in table.summary(tmp_path)
     assert table.tables(tmp_path).count("## b, AVX2") == 1 and "4 takes at once" in table.tables(tmp_path)
     drawn = ElementTree.fromstring(plot.latency(bench_record()))
     assert sum(element.tag.endswith("rect") for element in drawn) == 1 + 9 + 2 * (9 + 1)
