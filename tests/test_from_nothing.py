@@ -45,8 +45,9 @@ def test_one_command_makes_a_bundle_from_nothing_that_gives_a_video_its_sound(tm
 
 
 @pytest.mark.slow
-def test_a_polite_kill_stops_both_trainings_that_run_side_by_side_and_keeps_what_they_have(
-    tmp_path: Path,
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+def test_a_kill_stops_both_trainings_that_run_side_by_side_and_keeps_what_they_have(
+    tmp_path: Path, kill: signal.Signals
 ) -> None:
     process = subprocess.Popen([sys.executable, "-c", WATCH], cwd=tmp_path)
     logs = [tmp_path / "runs" / part / "log.jsonl" for part in ("onset", "visual")]
@@ -54,9 +55,11 @@ def test_a_polite_kill_stops_both_trainings_that_run_side_by_side_and_keeps_what
     while not all(log.exists() for log in logs):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(kill)
     assert process.wait(60) != 0
+    while not all((log.parent / STATE).exists() for log in logs):
+        assert time.monotonic() < until
+        time.sleep(0.5)
     before = [log.read_text() for log in logs]
-    assert all((log.parent / STATE).exists() for log in logs)
     time.sleep(5)
     assert [log.read_text() for log in logs] == before  # nobody trains on

@@ -6,8 +6,9 @@ import argparse
 import os
 import signal
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import torch
 
@@ -51,6 +52,8 @@ def begin(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     keep_freed_memory()
+    if parent_process():
+        Thread(target=end_with_parent, daemon=True).start()
     with Interrupts():  # also in the background, where a shell has Ctrl-C ignored
         if args.part == "all":
             run_all(args)
@@ -66,6 +69,13 @@ def run_all(args: argparse.Namespace) -> None:
         elif part not in WATCHING or args.device != "cpu":
             run(part, args)
     run("bundle", args)
+
+
+def end_with_parent() -> None:
+    """Wait for the process that started this one; when it is gone, stop as if asked politely."""
+    if parent := parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def side_by_side(parts: tuple[str, ...], args: argparse.Namespace) -> None:
