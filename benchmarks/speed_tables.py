@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from taro_rt.runtime.bench.show import of_networks
+
 ROOT = Path(__file__).resolve().parents[1]
 TAKES = "-takes"
 """End of the name of a record that is kept for its takes alone."""
@@ -126,13 +128,6 @@ def exact_table(rows: list[dict[str, Any]]) -> str:
             f"| {row['peak_mb']:.0f} | {share} | {of_networks(row)} | {off} |"
         )
     return "\n".join(lines)
-
-
-def of_networks(row: dict[str, Any]) -> str:
-    """Per cent of the roofline over the stages that it bounds: not reading and writing the video."""
-    bounded = [stage for stage in row["stages"].values() if "of_roofline" in stage]
-    took = sum(stage["p50"] for stage in bounded)
-    return f"{sum(s['p50'] * s['of_roofline'] for s in bounded) / took:.0%}" if took else ""
 
 
 def ratio(row: dict[str, Any]) -> str:

@@ -36,8 +36,8 @@ def lines(record: Record) -> Iterator[str]:
 def exact_rows(rows: Sequence[Record]) -> list[list[str]]:
     """Head and cells of the table of variants."""
     stages = list(next((row["stages"] for row in rows if row["timed"]), {}))
-    head = ["", "ratio", "p50", "p90", "p99", "runs", "cold", "load", "MB", "GFLOP/s", "of roofline", *stages]
-    return [head, *(_cells(row, stages) for row in rows)]
+    head = ["", "ratio", "p50", "p90", "p99", "runs", "cold", "load", "MB", "GFLOP/s", "of roofline"]
+    return [[*head, "networks", *stages], *(_cells(row, stages) for row in rows)]
 
 
 def _cells(row: Record, stages: Sequence[str]) -> list[str]:
@@ -54,8 +54,16 @@ def _cells(row: Record, stages: Sequence[str]) -> list[str]:
         f"{row['peak_mb']:.0f}" if row["peak_mb"] else "",
         f"{row['gflops']:.0f}",
         f"{row['of_roofline']:.0%}" if "of_roofline" in row else "",
+        of_networks(row),
         *(_stage(row["stages"][stage]) for stage in stages),
     ]
+
+
+def of_networks(row: Record) -> str:
+    """Per cent of the roofline over the stages that it bounds: without reading and writing the video."""
+    bounded = [stage for stage in row["stages"].values() if "of_roofline" in stage]
+    took = sum(stage["p50"] for stage in bounded)
+    return f"{sum(stage['p50'] * stage['of_roofline'] for stage in bounded) / took:.0%}" if took else ""
 
 
 def _stage(stage: Record) -> str:
