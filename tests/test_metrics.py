@@ -88,10 +88,8 @@ def test_of_delivered_sounds_the_worst_is_told() -> None:
 
 def test_a_silence_whose_next_event_comes_early_is_told() -> None:
     noise = np.random.default_rng(0).standard_normal(16000 * 4).astype(np.float32)
-    times, last = (
-        np.array([0.5, 3.0]),
-        np.array([0.5, 1.5]),
-    )  # the silence after the last one has no next event
+    times = np.array([0.5, 3.0])
+    last = np.array([0.5, 1.5])  # the silence after the last one has no next event
     early, noisy, ending = noise.copy(), noise.copy(), noise.copy()
     early[int(0.7 * 16000) : int(2.8 * 16000)] = 0
     noisy[int(0.7 * 16000) : int(2.7 * 16000)] = 0

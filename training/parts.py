@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import replace
 from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 
@@ -52,8 +53,8 @@ def begin(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     keep_freed_memory()
-    if parent_process():
-        Thread(target=end_with_parent, daemon=True).start()
+    if parent := parent_process():
+        Thread(target=end_with, args=(parent,), daemon=True).start()
     with Interrupts():  # also in the background, where a shell has Ctrl-C ignored
         if args.part == "all":
             run_all(args)
@@ -71,11 +72,10 @@ def run_all(args: argparse.Namespace) -> None:
     run("bundle", args)
 
 
-def end_with_parent() -> None:
+def end_with(parent: BaseProcess) -> None:
     """Wait for the process that started this one; when it is gone, stop as if asked politely."""
-    if parent := parent_process():
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def side_by_side(parts: tuple[str, ...], args: argparse.Namespace) -> None:
