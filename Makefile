@@ -66,7 +66,7 @@ evaluate: $(VENV)/.installed-dev  ## does the sound follow the picture?
 	$(BIN)/python -m taro_rt.training.reconstruction --output $(RECORDS)/reconstruction.json
 	$(SCRIPT) benchmarks/table.py
 
-default-bundle: $(VENV)/.installed-dev  ## remake the embedded bundle from nothing (hours; never run in one go so far)
+default-bundle: $(VENV)/.installed-dev  ## remake the embedded bundle from nothing (a working day on two cores; may be interrupted)
 	$(BIN)/python -m taro_rt.training all --from-nothing
 
 clean:
