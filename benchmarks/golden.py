@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -84,10 +85,10 @@ def states(config: NetworkConfig, seed: int) -> dict[str, State]:
 
 def weights(net: str, config: NetworkConfig, seed: int) -> State:
     """The weights of one network by canonical key."""
-    return {
-        key: torch.from_numpy(tensor(net, key, shape, config, seed))
-        for key, shape in shapes(net, config).items()
-    }
+    found = shapes(net, config)
+    with ThreadPoolExecutor() as threads:  # each tensor has a generator of its own, which lets others go on
+        drawn = threads.map(lambda key: tensor(net, key, found[key], config, seed), found)
+        return {key: torch.from_numpy(values) for key, values in zip(found, drawn, strict=True)}
 
 
 def shapes(net: str, config: NetworkConfig) -> dict[str, tuple[int, ...]]:

@@ -99,7 +99,9 @@ def read_plan(args: argparse.Namespace) -> Plan:
         raise OptionsError("small: expected no rehearsal with tensorrt, whose plans there must be")
     if args.small:
         return Plan(args.device, bundle, **small)
-    return Plan(args.device, bundle, runs=args.runs or 200, tensorrt=args.backend == "tensorrt")
+    return Plan(
+        args.device, bundle, runs=args.runs or 200, seconds=args.seconds, tensorrt=args.backend == "tensorrt"
+    )
 
 
 def read_target(args: argparse.Namespace) -> Path:
@@ -188,8 +190,8 @@ def timed(work: Work, record: Record, keep: Callable[[Record], None] = lambda re
         "reference": lambda: chained.reference_chain(work),
         "ablation": lambda: list(ablation(work, why_not_fp8)),
         "kernels": lambda: list(table(work, most)),
-        "vocoders": lambda: list(vocoders(work, most)),
         "cold_start": lambda: chained.cold_start(work),
+        "vocoders": lambda: list(vocoders(work, most)),
         "others": lambda: list(others(work)),
     }
     if work.plan.tensorrt and work.plan.bundle:
@@ -323,6 +325,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--backend", choices=("cuda", "tensorrt"), default="cuda", help="tensorrt: both")
     parser.add_argument("--small", action="store_true", help="the embedded bundle, and little of everything")
+    parser.add_argument("--seconds", type=float, default=570.0, help="after this nothing new is begun")
     parser.add_argument("--runs", type=int, help="of the whole chain, 200 if left out")
     parser.add_argument("-o", "--output", help="another file than results/<device>/gpu.json")
     return parser.parse_args()

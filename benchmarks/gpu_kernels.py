@@ -61,15 +61,16 @@ def _rate(flop: float, seconds: float, most: Record) -> Record:
 
 
 def vocoders(work: Work, most: Record) -> Iterator[Record]:
-    """The vocoder of one window, convolutions by cuDNN as the engine has them, and by our kernel."""
+    """The vocoder of one window: by cuDNN alone, with our kernels between its convolutions as the engine has
+    it, and with our convolutions."""
     if not isinstance(work.config.vocoder, HifiGanConfig):
         yield {"name": "vocoder", "missing": "only HiFi-GAN has a kernel"}
         return
     g, half = work.geometry, torch.float16
     mel = torch.randn(1, g.mel_frames, g.mel_bins, device=work.plan.device, dtype=half)
     flop = flops(work.config, "vocoder", b=1)
-    for name, make in (("cuDNN", _by_cudnn), ("our kernel", _by_kernel)):
-        if name == "our kernel" and not find_spec("triton"):
+    for name, make in (("cuDNN", _by_cudnn), ("cuDNN, ours between", _between), ("our kernel", _by_kernel)):
+        if name != "cuDNN" and not find_spec("triton"):
             yield {"name": f"vocoder by {name}", "missing": "triton is not installed"}
             continue
 
@@ -83,7 +84,11 @@ def vocoders(work: Work, most: Record) -> Iterator[Record]:
 
 
 def _by_cudnn(net: nn.Module, half: torch.dtype) -> Callable[[torch.Tensor], Any]:
-    return rewrite(net, half)
+    return rewrite(net, half, fused=False)
+
+
+def _between(net: nn.Module, half: torch.dtype) -> Callable[[torch.Tensor], Any]:
+    return rewrite(net, half, fused=True)
 
 
 def _by_kernel(net: nn.Module, half: torch.dtype) -> Callable[[torch.Tensor], Any]:
@@ -153,7 +158,7 @@ def _choices(work: Work, rows: int) -> Iterator[tuple[str, float, float, Call]]:
     the streams joined for it; and the vocoder's longest convolution, which the engine leaves to cuDNN."""
     from taro_rt.kernels.attention import TILES, joint_attention, joint_attention_reference
     from taro_rt.kernels.conv import leaky_conv
-    from taro_rt.kernels.linear import LINEAR_TILES, linear_streams
+    from taro_rt.kernels.linear import COPIED_TILES, LINEAR_TILES, linear_streams
 
     c, g = work.config.transformer, work.geometry
     d, n = c.width, g.visual_frames
@@ -175,7 +180,7 @@ def _choices(work: Work, rows: int) -> Iterator[tuple[str, float, float, Call]]:
     )  # fmt: skip
     context, x = values(rows, n, d), values(rows, m, d)
     layers = [(values(4 * d, d), values(4 * d)) for _ in range(2)]
-    for cut in LINEAR_TILES:
+    for cut in dict.fromkeys((*COPIED_TILES, *LINEAR_TILES)):
         yield (
             f"linear fc1, GELU, both streams, tiles of {cut.rows} by {cut.columns} by {cut.depth}",
             8.0 * tokens * d * d, 2.0 * (5 * tokens * d + 8 * d * d),

@@ -2,7 +2,7 @@
 
 Each of the six graphs is an engine of its own, as with every backend: for clips of several windows, and for
 options that no fixed loop of steps can follow. A clip of one window is a `Window` instead: nothing comes back
-to the host between its frames and its sound. Importable without a GPU; nothing of it was run on one yet.
+to the host between its frames and its sound. Importable without a GPU.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ def load_networks_on(
     for net in networks.by_name().values():
         net.to(on.place)
     sampler = Sampler(networks.transformer, wide, fused, precision == "fp8")
-    nets = {name: rewrite(net, half) for name, net in networks.by_name().items() if name != "transformer"}
+    nets = networks.by_name()
+    nets |= {name: rewrite(net, half, fused) for name, net in nets.items() if name != "transformer"}
     work: dict[str, Callable[..., Any]] = {
         "onset": _seeing(nets["onset"], half),
         "visual": _seeing(nets["visual"], half),
@@ -144,7 +145,7 @@ def load_networks_on(
     }
     on.settle()
     graphs = {name: CudaEngine(work[name], contracts[name], on) for name in GRAPHS}
-    return Loaded(graphs, CudaWindow(on, networks, sampler, half))
+    return Loaded(graphs, CudaWindow(on, networks.config.geometry(), nets, sampler, half))
 
 
 def needed_bytes(bundle: Bundle) -> int:

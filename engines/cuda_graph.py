@@ -75,7 +75,8 @@ class Device:
         """`work` as a program. Call it within `active`."""
         if not self.is_gpu:
             return Program(work, None, ())
-        flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+        # deterministic: every run of a program gives the same, at no cost that was measured
+        flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=True, allow_tf32=False)
         with _recording, flags:  # of the whole process: held no longer than the choice of convolutions takes
             work()  # compiles kernels and chooses convolutions, neither of which can be recorded
             torch.cuda.synchronize(self.place)
@@ -155,14 +156,18 @@ class Inlet:
 
     def fill(self, array: np.ndarray) -> None:
         """Copy `array` into it."""
+        self.ready()
         self.put(slice(None), array)
         self.send()
 
-    def put(self, at: int | slice, array: np.ndarray) -> None:
-        """Copy `array` into a part of it, on the host."""
+    def ready(self) -> None:
+        """Wait until what was sent last has arrived, which is long ago as a rule."""
         if self._copied is not None:
-            self._copied.synchronize()  # what the last call filled in has arrived long ago
+            self._copied.synchronize()
             self._copied = None
+
+    def put(self, at: int | slice, array: np.ndarray) -> None:
+        """Copy `array` into a part of it, on the host, after `ready`."""
         np.copyto(self._host.numpy()[at], array)
 
     def send(self) -> None:

@@ -1,23 +1,23 @@
 """One window from frames to sound without a word to the host in between: three programs, launched in a row.
 
 The first sees (both encoders, side by side), the second samples, the third sounds. Noise is drawn while the
-first runs.
+first runs. One thread does it: NumPy draws float32 without letting others go on.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from taro_rt.engines.contract import Array
 from taro_rt.engines.cuda_graph import Device, Inlet, Outlet, Shelf, Work
 from taro_rt.engines.cuda_sampler import Sampler, n_noises
 from taro_rt.engines.errors import EngineError
-from taro_rt.engines.nets.networks import Networks
-from taro_rt.engines.stages import FULL, IMAGENET_MEAN, IMAGENET_STD
+from taro_rt.engines.stages import FULL, IMAGENET_MEAN, IMAGENET_STD, Geometry
 from taro_rt.engines.window import Scene, Sound, Step
 
+Nets = dict[str, nn.Module]
 TAKES = 16
 """Takes of one launch; more are made one launch after the other."""
 PROGRAMS = 8
@@ -27,9 +27,12 @@ PROGRAMS = 8
 class CudaWindow:
     """All networks chained on a device; a `Window`."""
 
-    def __init__(self, device: Device, networks: Networks, sampler: Sampler, half: torch.dtype) -> None:
-        self.device, self._half, self._geometry = device, half, networks.config.geometry()
-        self._loaded: tuple[Networks, Sampler] | None = (networks, sampler)
+    def __init__(
+        self, device: Device, geometry: Geometry, nets: Nets, sampler: Sampler, half: torch.dtype
+    ) -> None:
+        """`nets` by the names of their weights, all but the transformer rewritten in `half`."""
+        self.device, self._half, self._geometry = device, half, geometry
+        self._loaded: tuple[Nets, Sampler] | None = (nets, sampler)
         self._programs = Shelf(device, PROGRAMS)
         g = self._geometry
         with device.active():
@@ -86,6 +89,7 @@ class CudaWindow:
         make = lambda noise: self._sampling(noise, steps)  # noqa: E731
         program, (noise,) = self._programs.take(("sample", n, steps), [(shape, np.float32)], make)
         used = [0, *(i + 1 for i, step in enumerate(steps) if step.spread > 0)]
+        noise.ready()
         for place, k in enumerate(used):
             noise.put(place, scene.noise(k, first, n))
         noise.send()
@@ -102,7 +106,7 @@ class CudaWindow:
         """Of the device: weights, buffers, and what recorded programs hold."""
         tensors = [self._features, *self._latents.values()]
         if self._loaded is not None:
-            for net in self._loaded[0].by_name().values():
+            for net in self._loaded[0].values():
                 tensors += [*net.parameters(), *net.buffers()]
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
         return round((sum(storages.values()) + self._programs.n_bytes + self.device.graph_bytes) / 1e6, 1)
@@ -114,23 +118,23 @@ class CudaWindow:
         self._loaded = None
         self.device.close()
 
-    def _parts(self) -> tuple[Networks, Sampler]:
+    def _parts(self) -> tuple[Nets, Sampler]:
         if self._loaded is None:
             raise EngineError("window: this engine is closed; load it again")
         return self._loaded
 
     def _watching(self, visual: Tensor, onset: Tensor | None = None) -> Work:
-        networks, g, half = self._parts()[0], self._geometry, self._half
+        nets, g, half = self._parts()[0], self._geometry, self._half
 
         def look() -> Tensor:
             frames = (visual.float() / float(FULL)).to(half)[None]  # [1, t, h, w, 3]
-            features: Tensor = networks.visual(frames.permute(0, 4, 1, 2, 3))
+            features: Tensor = nets["visual"](frames.permute(0, 4, 1, 2, 3))
             return features
 
         def listen() -> Tensor:
             assert onset is not None
             frames = (onset.float() / float(FULL) - self._mean) / self._std  # [segments, t, h, w, 3]
-            logits: Tensor = networks.onset(frames.to(half).permute(0, 4, 1, 2, 3))
+            logits: Tensor = nets["onset"](frames.to(half).permute(0, 4, 1, 2, 3))
             return logits
 
         def run() -> tuple[Tensor, ...]:
@@ -158,10 +162,10 @@ class CudaWindow:
         return run
 
     def _sounding(self, latents: Tensor) -> Work:
-        networks, half = self._parts()[0], self._half
+        nets, half = self._parts()[0], self._half
 
         def run() -> tuple[Tensor, ...]:
-            mel = networks.decoder(latents.to(half))
-            return (networks.vocoder(mel).float(),)
+            mel = nets["decoder"](latents.to(half))
+            return (nets["vocoder"](mel).float(),)
 
         return run

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from taro_rt.kernels.launch import Launch
+from taro_rt.kernels.launch import Launch, wait_for_inputs
 from taro_rt.kernels.switch import is_used, refuse
 
 TIMES, WIDEST, STAGES = 128, 64, 3
@@ -25,9 +25,10 @@ def leaky_conv_kernel(
     n_in, n_out, x_batch, residual_batch, first, dilation, slope,
     C: tl.constexpr, OUT: tl.constexpr, TAPS: tl.constexpr,
     TIMES: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    ADDS: tl.constexpr, F32_DOTS: tl.constexpr,
+    ADDS: tl.constexpr, F32_DOTS: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
     """A program per tile of moments, tile of channels and batch entry; `weight` is [TAPS, OUT, C]."""
+    wait_for_inputs(PDL)
     time = tl.program_id(0) * TIMES + tl.arange(0, TIMES)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     batch = tl.program_id(2).to(tl.int64)

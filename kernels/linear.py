@@ -13,8 +13,9 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
-from taro_rt.kernels.launch import Launch
+from taro_rt.kernels.launch import Launch, can_overlap, wait_for_inputs
 from taro_rt.kernels.switch import is_used, refuse
 
 
@@ -37,7 +38,23 @@ LINEAR_TILES = (
 )
 """From the largest. None spills registers on sm_80, sm_90 or sm_120 (`offline`)."""
 PROGRAMS = 108
-"""A launch should fill the A100's 108 multiprocessors (H100 and H200: 132)."""
+"""A launch should fill the A100's 108 multiprocessors."""
+COPIED_TILES = (LinearTiles(128, 128, 64, 8, 3), LinearTiles(64, 128, 64, 4, 4))
+"""Of the copy engine, from the largest: the fastest of five on an H200."""
+COPIED_PROGRAMS = 66
+"""A launch should fill half of an H200's 132 multiprocessors: large tiles read less twice."""
+ALIGNED_BYTES = 16
+"""Rows that the copy engine reads begin at multiples of this."""
+
+
+@triton.jit
+def _finished(acc, bias, column, n_columns, GELU: tl.constexpr):
+    """Sums with their bias, and through GELU."""
+    made = acc + tl.load(bias + column, column < n_columns, 0.0).to(tl.float32)[None, :]
+    if GELU:  # 0.5 (1 + tanh(u)) is 1 / (1 + 2^(-2 u log2 e)); beyond 2^115 it is as good as nothing
+        exponent = made * (-2.302208198144325 - 0.10294324022154082 * made * made)
+        made = made / (1 + tl.exp2(tl.minimum(exponent, 115.0)))
+    return made
 
 
 @triton.jit
@@ -45,9 +62,10 @@ def linear_streams_kernel(
     context, x, context_weight, x_weight, context_bias, x_bias, context_out, x_out,
     context_rows, x_rows, context_columns, x_columns, context_programs,
     D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    GELU: tl.constexpr, F32_DOTS: tl.constexpr,
+    GELU: tl.constexpr, F32_DOTS: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
     """A program per tile of outputs, the context's first; row-major everywhere, a weight is [columns, D]."""
+    wait_for_inputs(PDL)
     program = tl.program_id(0)
     if program < context_programs:
         a, weight, bias, out = context, context_weight, context_bias, context_out
@@ -76,12 +94,38 @@ def linear_streams_kernel(
             acc += tl.dot(a_block, tl.trans(w_block), input_precision="ieee")
         else:
             acc += tl.dot(a_block, tl.trans(w_block))
-    made = acc + tl.load(bias + column, column < n_columns, 0.0).to(tl.float32)[None, :]
-    if GELU:  # 0.5 (1 + tanh(u)) is 1 / (1 + exp(-2 u)); at 80 it is as good as nothing
-        minus_2u = -1.5957691216057308 * (made + 0.044715 * made * made * made)
-        made = made / (1 + tl.exp(tl.minimum(minus_2u, 80.0)))
+    made = _finished(acc, bias, column, n_columns, GELU)
     places = out + row.to(tl.int64)[:, None] * n_columns + column[None, :]
     tl.store(places, made.to(out.dtype.element_ty), is_row & (column < n_columns)[None, :])
+
+
+@triton.jit
+def copied_linear_streams_kernel(
+    context, x, context_weight, x_weight, context_bias, x_bias, context_out, x_out,
+    context_rows, x_rows, context_columns, x_columns, context_programs,
+    D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    GELU: tl.constexpr, PDL: tl.constexpr = False,
+):  # fmt: skip
+    """`linear_streams_kernel` where the first four are descriptors of the copy engine (TMA)."""
+    wait_for_inputs(PDL)
+    program = tl.program_id(0)
+    if program < context_programs:
+        a, weight, bias, out = context, context_weight, context_bias, context_out
+        n_rows, n_columns = context_rows, context_columns
+    else:
+        a, weight, bias, out = x, x_weight, x_bias, x_out
+        n_rows, n_columns = x_rows, x_columns
+        program -= context_programs
+    across = tl.cdiv(n_columns, COLUMNS)
+    top, left = program // across * ROWS, program % across * COLUMNS
+    acc = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for first in range(0, D, DEPTH):
+        acc = tl.dot(a.load([top, first]), weight.load([left, first]).T, acc)
+    row, column = top + tl.arange(0, ROWS), left + tl.arange(0, COLUMNS)
+    made = _finished(acc, bias, column, n_columns, GELU)
+    places = out + row.to(tl.int64)[:, None] * n_columns + column[None, :]
+    is_kept = (row < n_rows)[:, None] & (column < n_columns)[None, :]
+    tl.store(places, made.to(out.dtype.element_ty), is_kept)
 
 
 def linear_streams(
@@ -123,20 +167,32 @@ def linear_streams_reference(
 
 def linear_streams_launch(
     context: Tensor, x: Tensor, context_layer: tuple[Tensor, Tensor], x_layer: tuple[Tensor, Tensor],
-    gelu: bool, outputs: tuple[Tensor, Tensor], tiles: LinearTiles,
+    gelu: bool, outputs: tuple[Tensor, Tensor], tiles: LinearTiles, copied: bool = False,
 ) -> Launch:  # fmt: skip
-    """The launch of `linear_streams` into `outputs`."""
+    """The launch of `linear_streams` into `outputs`; `copied` takes the copy engine of Hopper and newer."""
     n_context, n_x = _programs(context, x, context_layer, x_layer, tiles)
-    arguments = (
-        context, x, context_layer[0], x_layer[0], context_layer[1], x_layer[1], *outputs,
+    grid = (n_context + n_x,)
+    rest = (
+        context_layer[1], x_layer[1], *outputs,
         context.shape[:2].numel(), x.shape[:2].numel(), len(context_layer[0]), len(x_layer[0]), n_context,
     )  # fmt: skip
-    f32 = x.dtype == torch.float32  # no type to compute fast in: one stage needs least memory
     constants = {
-        "D": x.shape[2], "ROWS": tiles.rows, "COLUMNS": tiles.columns, "DEPTH": tiles.depth,
-        "GELU": gelu, "F32_DOTS": f32,
+        "D": x.shape[2], "ROWS": tiles.rows, "COLUMNS": tiles.columns, "DEPTH": tiles.depth, "GELU": gelu,
     }  # fmt: skip
-    grid = (n_context + n_x,)
+    if copied:
+        streams = (context if context.numel() else x[:, :1], x)  # of nothing there is no descriptor
+        read = (
+            *(TensorDescriptor.from_tensor(s.flatten(0, 1), [tiles.rows, tiles.depth]) for s in streams),
+            *(
+                TensorDescriptor.from_tensor(w, [tiles.columns, tiles.depth])
+                for w in (context_layer[0], x_layer[0])
+            ),
+        )
+        kernel = copied_linear_streams_kernel
+        return Launch(kernel, grid, (*read, *rest), constants, tiles.warps, tiles.stages)
+    f32 = x.dtype == torch.float32  # no type to compute fast in: one stage needs least memory
+    constants["F32_DOTS"] = f32
+    arguments = (context, x, context_layer[0], x_layer[0], *rest)
     return Launch(linear_streams_kernel, grid, arguments, constants, tiles.warps, 1 if f32 else tiles.stages)
 
 
@@ -156,11 +212,19 @@ def _programs(
 def filling_tiles(
     context: Tensor, x: Tensor, context_layer: tuple[Tensor, Tensor], x_layer: tuple[Tensor, Tensor]
 ) -> LinearTiles:
-    """The largest tiles that give every multiprocessor work, else the smallest."""
-    for tiles in LINEAR_TILES:
-        if sum(_programs(context, x, context_layer, x_layer, tiles)) >= PROGRAMS:
+    """The largest tiles that give the multiprocessors enough to do, else the smallest."""
+    choices, enough = (COPIED_TILES, COPIED_PROGRAMS) if is_copied(x) else (LINEAR_TILES, PROGRAMS)
+    for tiles in choices:
+        if sum(_programs(context, x, context_layer, x_layer, tiles)) >= enough:
             return tiles
-    return LINEAR_TILES[-1]
+    return choices[-1]
+
+
+def is_copied(x: Tensor) -> bool:
+    """Whether the copy engine of Hopper and newer brings tiles of `x` [b, m, d]. Of float32 they are too
+    large."""
+    is_aligned = x.shape[2] * x.element_size() % ALIGNED_BYTES == 0
+    return can_overlap(x) and is_aligned and x.dtype != torch.float32
 
 
 @torch.library.custom_op("taro_rt::linear_streams", mutates_args=())
@@ -171,7 +235,7 @@ def _linear_streams(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     outputs = _outputs(context, x, context_weight, x_weight)
     layers = (context_weight, context_bias), (x_weight, x_bias)
-    linear_streams_launch(context, x, *layers, gelu, outputs, LinearTiles(*tiles)).run()
+    linear_streams_launch(context, x, *layers, gelu, outputs, LinearTiles(*tiles), is_copied(x)).run()
     return outputs
 
 

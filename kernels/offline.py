@@ -14,6 +14,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,11 +23,14 @@ import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from taro_rt.kernels.attention import TILES, attention_launch
 from taro_rt.kernels.conv import leaky_conv_launch
-from taro_rt.kernels.launch import Launch
-from taro_rt.kernels.linear import LINEAR_TILES, linear_streams_launch
+from taro_rt.kernels.finish import finish_conv_launch
+from taro_rt.kernels.launch import OVERLAPS, Launch
+from taro_rt.kernels.linear import COPIED_TILES, LINEAR_TILES, LinearTiles, linear_streams_launch
+from taro_rt.kernels.norm import group_norm_launches
 from taro_rt.kernels.rows import Vectors, gate_modulate_launch, modulate_launch
 from taro_rt.kernels.step import Update, finish_step_launch
 
@@ -69,6 +73,15 @@ def launches(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     yield from _linear(dtype)
     yield from _step(dtype)
     yield from _conv(dtype)
+    yield from _between_convs(dtype)
+
+
+def copied_launches(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
+    """What only Hopper and newer have: layers whose tiles the copy engine brings. None in float32."""
+    if dtype == torch.float32:
+        return
+    for tiles in COPIED_TILES:
+        yield f"linear, copied {tiles.rows}x{tiles.columns}x{tiles.depth}", _fc1(dtype, tiles, copied=True)
 
 
 def _on_meta(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -112,15 +125,23 @@ def _attention(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
 
 def _linear(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
     """The MLP's first layer with its GELU; the other layers differ in their numbers alone."""
+    for tiles in LINEAR_TILES:
+        name = f"linear {tiles.rows}x{tiles.columns}x{tiles.depth} w{tiles.warps} s{tiles.stages}"
+        yield name, _fc1(dtype, tiles)
+    one, layer = _on_meta(1, 1, WIDTH, dtype=dtype), _fc1_layer(dtype)
+    yield "linear, one token", linear_streams_launch(one, one, layer, layer, False, (one, one), tiles)
+
+
+def _fc1(dtype: torch.dtype, tiles: LinearTiles, copied: bool = False) -> Launch:
     context, x, context_out, x_out = (
         _on_meta(BATCH, n, d, dtype=dtype) for d in (WIDTH, 4 * WIDTH) for n in (CONTEXT, X)
     )
-    layer = _on_meta(4 * WIDTH, WIDTH, dtype=dtype), _on_meta(4 * WIDTH, dtype=dtype)
-    for tiles in LINEAR_TILES:
-        name = f"linear {tiles.rows}x{tiles.columns}x{tiles.depth} w{tiles.warps} s{tiles.stages}"
-        yield name, linear_streams_launch(context, x, layer, layer, True, (context_out, x_out), tiles)
-    one = _on_meta(1, 1, WIDTH, dtype=dtype)
-    yield "linear, one token", linear_streams_launch(one, one, layer, layer, False, (one, one), tiles)
+    layer = _fc1_layer(dtype)
+    return linear_streams_launch(context, x, layer, layer, True, (context_out, x_out), tiles, copied)
+
+
+def _fc1_layer(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return _on_meta(4 * WIDTH, WIDTH, dtype=dtype), _on_meta(4 * WIDTH, dtype=dtype)
 
 
 def _step(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
@@ -159,10 +180,23 @@ def _conv(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
         )
 
 
+def _between_convs(dtype: torch.dtype) -> Iterator[tuple[str, Launch]]:
+    """The decoder's norms, widest and longest, and what ends the vocoder's convolutions."""
+    for channels, places in ((512, 204 * 16), (128, 816 * 64)):
+        x, weight = _on_meta(1, places, channels, dtype=dtype), _on_meta(channels, dtype=dtype)
+        buffers = (_on_meta(1, 2, 256, channels, dtype=torch.float32),) * 2
+        made = group_norm_launches(x, weight, weight, 32, 1e-6, weight, True, (*buffers, x))
+        for launch in made:
+            yield f"{launch.kernel.__name__.removesuffix('_kernel')} of {channels}", launch
+    x, bias = _on_meta(1, 1, 130592, 32, dtype=dtype), _on_meta(32, dtype=dtype)
+    yield "finish_conv", finish_conv_launch(x, bias, x, x, 1.0, 0.1, x, x)
+
+
 def build(name: str, launch: Launch, capability: int, folder: Path) -> Built:
     """Compile `launch` for a GPU of `capability`; its machine code is written to `folder` and looked at."""
-    options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
-    made = triton.compile(_source(launch), target=GPUTarget("cuda", capability, 32), options=options)
+    overlaps = capability >= 10 * OVERLAPS[0]
+    source, target = _source(launch, overlaps), GPUTarget("cuda", capability, 32)
+    made = triton.compile(source, target=target, options=launch.options(overlaps))
     cubin = folder / "kernel.cubin"
     cubin.write_bytes(made.asm["cubin"])
     registers, spilled = _usage(cubin)
@@ -173,13 +207,16 @@ def build(name: str, launch: Launch, capability: int, folder: Path) -> Built:
     )  # fmt: skip
 
 
-def _source(launch: Launch) -> ASTSource:
+def _source(launch: Launch, overlaps: bool) -> ASTSource:
     """The kernel with what a launch knows of its arguments: types, alignment to 16, numbers that are 1."""
     names = launch.kernel.arg_names
-    types: dict[str, str] = dict.fromkeys(launch.constants, "constexpr")
-    constants, aligned = dict(launch.constants), {}
+    constants, aligned = {**launch.constants, "PDL": overlaps}, {}
+    types: dict[str, str] = dict.fromkeys(constants, "constexpr")
     for i, (name, value) in enumerate(zip(names, launch.arguments, strict=False)):
-        if isinstance(value, Tensor):
+        if isinstance(value, TensorDescriptor):
+            types[name] = f"tensordesc<{POINTERS[value.base.dtype][1:]}{value.block_shape}>"
+            is_aligned = False
+        elif isinstance(value, Tensor):
             types[name] = POINTERS[value.dtype]
             is_aligned = value.storage_offset() * value.element_size() % 16 == 0
         elif isinstance(value, float):
@@ -212,7 +249,10 @@ def build_all(types: list[str]) -> Iterator[Built]:
     with TemporaryDirectory() as folder:
         for capability in CAPABILITIES:
             for kind in types:
-                for name, launch in launches(TYPES[kind]):
+                every = launches(TYPES[kind])
+                if capability >= 10 * OVERLAPS[0]:
+                    every = chain(every, copied_launches(TYPES[kind]))
+                for name, launch in every:
                     yield build(f"{name}, {kind}", launch, capability, Path(folder))
 
 

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from taro_rt.kernels.launch import Launch
+from taro_rt.kernels.launch import Launch, wait_for_inputs
 from taro_rt.kernels.switch import is_used, refuse
 
 EPS = 1e-6
@@ -54,8 +54,9 @@ def _normed(values, mask, D: tl.constexpr, EPS: tl.constexpr):
 def modulate_kernel(
     context, x, modulation, context_out, x_out,
     n, m, rows, n_vectors, context_vector, x_vector,
-    D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
+    D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
+    wait_for_inputs(PDL)
     row, batch = tl.program_id(0), tl.program_id(1)
     columns = tl.arange(0, BLOCK)
     mask = columns < D
@@ -73,8 +74,9 @@ def modulate_kernel(
 def gate_modulate_kernel(
     context, x, context_update, x_update, modulation, context_sum, x_sum, context_out, x_out,
     n, m, rows, n_vectors, context_gate, context_vector, x_gate, x_vector,
-    D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
+    D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
+    wait_for_inputs(PDL)
     row, batch = tl.program_id(0), tl.program_id(1)
     columns = tl.arange(0, BLOCK)
     mask = columns < D

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from taro_rt.kernels.launch import Launch
+from taro_rt.kernels.launch import Launch, wait_for_inputs
 from taro_rt.kernels.switch import is_used, refuse
 
 MOST_OUTPUTS = 256
@@ -38,8 +38,10 @@ def finish_step_kernel(
     m, columns, width_bins, latent_size, row_tokens, keep, push, spread, guidance,
     D: tl.constexpr, OUT: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, CHANNELS: tl.constexpr,
     TOKENS: tl.constexpr, DEPTH: tl.constexpr, GUIDED: tl.constexpr, F32_DOTS: tl.constexpr,
+    PDL: tl.constexpr = False,
 ):  # fmt: skip
     """`tokens` [rows, m, D], conditional rows first, then the null ones at `row_tokens` further on."""
+    wait_for_inputs(PDL)
     at, row = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS), tl.program_id(1)
     values, mask = tl.arange(0, OUT), at < m
     is_value = values < P * Q * CHANNELS

@@ -24,12 +24,11 @@ def draw_noise(
 ) -> Array:
     """Standard normal latents [seeds, channels, stop - start, bins] from latent frame `start` to `stop`."""
     shape = (BLOCK, geometry.latent_channels, geometry.latent_bins)
-    blocks = range(start // BLOCK, -(-stop // BLOCK))
-    skipped = start - blocks.start * BLOCK
-    takes = []
-    for seed in seeds:
-        draws = [
-            np.random.default_rng([seed, stream, step, k]).standard_normal(shape, np.float32) for k in blocks
-        ]
-        takes.append(np.concatenate(draws)[skipped : skipped + stop - start])
-    return np.ascontiguousarray(np.stack(takes).transpose(0, 2, 1, 3))  # [k, t, c, f] -> [k, c, t, f]
+    made = np.empty((len(seeds), shape[1], stop - start, shape[2]), np.float32)
+    for k in range(start // BLOCK, -(-stop // BLOCK)):
+        low, high = max(start, k * BLOCK), min(stop, (k + 1) * BLOCK)
+        for take, seed in zip(made, seeds, strict=True):
+            drawn = np.random.default_rng([seed, stream, step, k]).standard_normal(shape, np.float32)
+            part = drawn[low - k * BLOCK : high - k * BLOCK]  # [t, c, f]
+            take[:, low - start : high - start] = part.transpose(1, 0, 2)
+    return made

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -24,6 +25,8 @@ from taro_rt.engines.errors import MediaError, NoVideoError, OptionsError, Unrea
 PICTURE_FORMATS = ("image2", "_pipe", "tty")
 """Demuxers that show a picture or a text as a video of one frame."""
 LOCAL_PROTOCOLS = "file,crypto,data"
+LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Tags that are no UTF-8 are no errors. From PyAV 19 on they never are, and it is told nothing."""
 """What a file may make libav open: a playlist must not reach the network."""
 MAX_PIXELS = 1 << 26
 """Of one picture: 8192 x 8192. Larger ones are refused before they are decoded."""
@@ -80,7 +83,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     }  # of the container: as `options` of PyAV 16, FLV crashes
     try:
         # the absolute path: in "12:30.mp4" libav would take "12" for a protocol
-        with av.open(str(path.absolute()), metadata_errors="replace", container_options=options) as container:
+        with av.open(str(path.absolute()), container_options=options, **LENIENT) as container:
             yield container, _picture(container, path)
     except av.FFmpegError as error:
         raise UnreadableError(

@@ -4,15 +4,18 @@ from itertools import pairwise
 
 import pytest
 import torch
-from kernel_cases import assert_alike, drawn, exact, poisoned, types
+from kernel_cases import INTERPRETED, assert_alike, drawn, exact, poisoned, types
 from torch import Tensor
 
 pytest.importorskip("triton")
+from taro_rt.kernels.launch import can_overlap
 from taro_rt.kernels.linear import (
+    COPIED_TILES,
     LINEAR_TILES,
     LinearTiles,
     filling_tiles,
     linear_streams,
+    linear_streams_launch,
     linear_streams_reference,
 )
 
@@ -51,6 +54,22 @@ def test_every_tile_gives_the_same_values(tiles: LinearTiles) -> None:
     with poisoned():
         made = linear_streams(*inputs, *layers, tiles=tiles)
     assert_alike(made, exact(linear_streams_reference, *inputs, *layers), dtype)
+
+
+@types
+@pytest.mark.parametrize("tiles", COPIED_TILES, ids=str)
+@pytest.mark.parametrize("n", [0, 5, 130])
+def test_tiles_brought_by_the_copy_engine_give_the_same_values(
+    dtype: torch.dtype, tiles: LinearTiles, n: int
+) -> None:
+    context, x = drawn(2, n, 192, dtype=dtype), drawn(2, 75, 192, dtype=dtype, seed=1)
+    if not (INTERPRETED or (can_overlap(x) and dtype != torch.float32)):
+        pytest.skip("gpu: this one has no copy engine")
+    layers = (layer(200, 192, dtype, 2), layer(136, 192, dtype, 4))
+    with poisoned():
+        outputs = x.new_empty(2, n, 200), x.new_empty(2, 75, 136)
+        linear_streams_launch(context, x, *layers, True, outputs, tiles, copied=True).run()
+    assert_alike(outputs, exact(linear_streams_reference, context, x, *layers, True), dtype)
 
 
 def test_gelu_of_large_values_neither_overflows_nor_leaks() -> None:

@@ -12,8 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 pytest.importorskip("triton")
 from taro_rt.kernels.attention import joint_attention, joint_attention_reference
 from taro_rt.kernels.conv import leaky_conv, leaky_conv_reference
+from taro_rt.kernels.finish import finish_conv, finish_conv_reference
 from taro_rt.kernels.launch import Launch
 from taro_rt.kernels.linear import linear_streams, linear_streams_reference
+from taro_rt.kernels.norm import group_norm, group_norm_reference
 from taro_rt.kernels.rows import (
     Vectors,
     gate_modulate_streams,
@@ -47,10 +49,16 @@ def calls() -> dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[Any
         "linear": (linear_streams, linear_streams_reference, (context, x, layer, layer, True)),
         "conv": (leaky_conv, leaky_conv_reference, (x, f32(3, 32, 64), f32(32), -1)),
         "step": (finish_step, finish_step_reference, (x, *layer, latents, latents, [2, 2], SAME)),
+        "norm": (group_norm, group_norm_reference, (latents, *(f32(8),) * 2, 4, 1e-6, f32(8), True)),
+        "finish": (
+            finish_conv,
+            finish_conv_reference,
+            (latents, f32(8), latents, None, 0.5, 0.1, True, True),
+        ),
     }
 
 
-NAMES = ("modulate", "gate_modulate", "attention", "linear", "step", "conv")
+NAMES = ("modulate", "gate_modulate", "attention", "linear", "step", "conv", "norm", "finish")
 OPERATORS: dict[str, tuple[str, Callable[[], tuple[Any, ...]]]] = {
     "modulate": ("modulate_streams", lambda: (f32(1, 4, 64), f32(1, 8, 64), f32(1, 2, 4, 64), [0, 2, 0, 0])),
     "gate_modulate": (
@@ -65,6 +73,8 @@ OPERATORS: dict[str, tuple[str, Callable[[], tuple[Any, ...]]]] = {
             True, [32, 32, 32, 4, 1],
         ),
     ),
+    "norm": ("group_norm", lambda: (f32(1, 32, 8), f32(8), f32(8), 4, 1e-6, f32(8), True)),
+    "finish": ("finish_conv", lambda: (f32(1, 1, 9, 8), f32(8), None, None, [1.0, 0.1], True, True)),
     "conv": ("leaky_conv", lambda: (f32(1, 8, 64), f32(3, 32, 64), f32(32), -1, 1, None, 9, 0.1)),
     "step": (
         "finish_step",
@@ -87,7 +97,7 @@ def test_switched_on_a_kernel_is_launched(name: str, monkeypatch: pytest.MonkeyP
     launched = []
     monkeypatch.setattr(Launch, "run", lambda self: launched.append(self))
     kernel(*arguments)
-    assert len(launched) == 1
+    assert len(launched) == (3 if name == "norm" else 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,6 +153,11 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
         r"a residual \[1, 9, 4\]",
     ),
     (lambda: leaky_conv(f32(1, 8, 9).mT, f32(3, 4, 8), f32(4), -1), "contiguous"),
+    (lambda: group_norm(f32(1, 24, 2, 2), f32(24), f32(24), 8, 1e-6, None, True), r"got \(24, 8\)"),
+    (lambda: group_norm(f32(1, 8, 2, 2), f32(8), f32(4), 4, 1e-6, None, True), r"bias \[8\], got"),
+    (lambda: finish_conv(f32(1, 8, 2, 2), f32(4)), r"of one shape \[b, h, w, c\] and a bias \[c\]"),
+    (lambda: finish_conv(f32(1, 8, 2, 2), f32(8).half()), "of one type on one device"),
+    (lambda: finish_conv(f32(1, 8, 2, 2), f32(8), total=False), "got neither"),
     (
         lambda: finish_step(
             f32(1, 4, 8), f32(32, 8), f32(32), f32(1, 8, 5, 4), f32(1, 8, 5, 4), [2, 2], SAME

@@ -47,8 +47,11 @@ def test_every_kernel_and_tile_fits_the_gpus_it_is_for(
 ) -> None:
     assert faults(built) == []
     counts = [sum(each["capability"] == capability for each in built) for capability in SHARED_BYTES]
-    assert min(counts) == max(counts) > 10
-    add_to_summary(f"kernels: {len(built)} compiled offline, {counts[0]} each for sm_80, sm_90 and sm_120")
+    assert 10 < counts[0] < counts[1] == counts[2]
+    add_to_summary(
+        f"kernels: {len(built)} compiled offline, {counts[0]} for sm_80, "
+        f"{counts[1]} each for sm_90 and sm_120"
+    )
 
 
 @pytest.mark.slow
@@ -63,11 +66,18 @@ def test_float32_which_is_for_comparing_runs_though_it_spills(tmp_path: Path) ->
 
 
 def test_memory_is_read_16_bytes_at_a_time(built: Built) -> None:
-    assert [each for each in built if each["widest_load"] != 16] == []
+    """But for what the copy engine reads: its loads are not among those of threads."""
+    by_threads = [each for each in built if "copied" not in each["name"]]
+    assert [each for each in by_threads if each["widest_load"] != 16] == []
 
 
 def test_products_are_made_on_tensor_cores(built: Built) -> None:
-    assert [each for each in built if each["tensor_cores"] == ("modulate" in each["name"])] == []
+    assert [each for each in built if each["tensor_cores"] == is_elementwise(each["name"])] == []
+
+
+def is_elementwise(name: str) -> bool:
+    """Whether there is nothing to multiply."""
+    return any(part in name for part in ("modulate", "group_", "finish_conv"))
 
 
 def test_row_kernels_need_next_to_no_shared_memory(built: Built) -> None:
