@@ -158,7 +158,7 @@ def _choices(work: Work, rows: int) -> Iterator[tuple[str, float, float, Call]]:
     the streams joined for it; and the vocoder's longest convolution, which the engine leaves to cuDNN."""
     from taro_rt.kernels.attention import TILES, joint_attention, joint_attention_reference
     from taro_rt.kernels.conv import leaky_conv
-    from taro_rt.kernels.linear import COPIED_TILES, LINEAR_TILES, linear_streams
+    from taro_rt.kernels.linear import COPIED_TILES, LINEAR_TILES, is_copied, linear_streams
 
     c, g = work.config.transformer, work.geometry
     d, n = c.width, g.visual_frames
@@ -180,7 +180,7 @@ def _choices(work: Work, rows: int) -> Iterator[tuple[str, float, float, Call]]:
     )  # fmt: skip
     context, x = values(rows, n, d), values(rows, m, d)
     layers = [(values(4 * d, d), values(4 * d)) for _ in range(2)]
-    for cut in dict.fromkeys((*COPIED_TILES, *LINEAR_TILES)):
+    for cut in COPIED_TILES if is_copied(x) else LINEAR_TILES:
         yield (
             f"linear fc1, GELU, both streams, tiles of {cut.rows} by {cut.columns} by {cut.depth}",
             8.0 * tokens * d * d, 2.0 * (5 * tokens * d + 8 * d * d),

@@ -94,9 +94,8 @@ class Work:
 
     @cached_property
     def _states(self) -> dict[str, golden.State]:
-        """Weights of the published size, on the device; of the VAE the decoder's alone."""
-        drawn = golden.states(self.config, seed=1)
-        states = {net: {k: v.to(self.plan.device) for k, v in state.items()} for net, state in drawn.items()}
+        """Weights of the published size; of the VAE the decoder's alone."""
+        states = golden.states(self.config, seed=1)
         return {**states, "decoder": states.pop("vae")}
 
     def networks(self) -> Networks:

@@ -196,7 +196,7 @@ def choose_for(
     ready = [name for name, reason in reasons.items() if not reason]
     if not ready:
         raise BackendUnavailable(f"no backend is installed; {'; '.join(reasons.values())}")
-    # Not by itself where there is a GPU: none of it has run on one yet.
+    # Not by itself where there is a GPU: no whole record of one is there yet.
     if device == "cuda" and "cuda" in ready and "cuda" in ONLY.get(precision, ("cuda",)):
         return _asked_for("cuda", device, precision, "device cuda was asked for")
     if precision in ONLY:

@@ -125,7 +125,9 @@ class FusedUpsample(nn.Module):
 
 
 class PlainAttention(nn.Module):
-    """`Attention` of one wide head as two products and a softmax: fused kernels for such widths are slow."""
+    """`Attention` of one wide head as two products and a softmax: fused kernels for such widths are slow.
+
+    It holds the scores of all places, 21 MB for each take at the published size, twice."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()

@@ -75,7 +75,8 @@ class Device:
         """`work` as a program. Call it within `active`."""
         if not self.is_gpu:
             return Program(work, None, ())
-        # deterministic: every run of a program gives the same, at no cost that was measured
+        # deterministic where PyTorch lets us: not the convolutions that end with a ReLU, whose runs gave
+        # the same all the same where that was tried
         flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=True, allow_tf32=False)
         with _recording, flags:  # of the whole process: held no longer than the choice of convolutions takes
             work()  # compiles kernels and chooses convolutions, neither of which can be recorded

@@ -29,8 +29,9 @@ Pair = tuple[int, int]
 
 
 def rewrite(net: nn.Module, dtype: torch.dtype, fused: bool | None = None) -> nn.Module:
-    """`net`, its norms folded, with every convolution rewritten and all weights of type `dtype`, in place.
-    `fused` takes our kernels for what stands between them; None, where Triton is installed."""
+    """`net`, its norms folded, with every convolution rewritten and all weights of type `dtype`: what is
+    returned, `net` is used up. `fused` takes our kernels for what stands between them; None, where Triton is
+    installed."""
     is_fused = find_spec("triton") is not None if fused is None else fused
     for module in net.modules():
         if isinstance(module, nn.Sequential):

@@ -39,53 +39,26 @@ DEFAULT = TILES[0]
 
 @triton.jit
 def _attended(
-    q, k, v, bias, stride, n_keys, scale, top, total, acc,
+    q, k, v, bias, k_stride, v_stride, n_keys, scale, top, total, acc,
     HEAD: tl.constexpr, KEYS: tl.constexpr, HAS_BIAS: tl.constexpr, F32_DOTS: tl.constexpr,
 ):  # fmt: skip
-    """One more stream of keys: running maximum, sum of weights and weighted values. Whole tiles need no
-    mask."""
-    whole = n_keys // KEYS * KEYS
-    top, total, acc = _attended_tiles(
-        q, k, v, bias, stride, 0, whole, n_keys, scale, top, total, acc,
-        HEAD, KEYS, HAS_BIAS, F32_DOTS, False,
-    )  # fmt: skip
-    top, total, acc = _attended_tiles(
-        q, k, v, bias, stride, whole, n_keys, n_keys, scale, top, total, acc,
-        HEAD, KEYS, HAS_BIAS, F32_DOTS, True,
-    )  # fmt: skip
-    return top, total, acc
-
-
-@triton.jit
-def _attended_tiles(
-    q, k, v, bias, stride, begin, end, n_keys, scale, top, total, acc,
-    HEAD: tl.constexpr, KEYS: tl.constexpr, HAS_BIAS: tl.constexpr, F32_DOTS: tl.constexpr,
-    MASKED: tl.constexpr,
-):  # fmt: skip
+    """One more stream of keys: running maximum, sum of weights and weighted values."""
     columns = tl.arange(0, HEAD)
-    for first in range(begin, end, KEYS):
+    for first in range(0, n_keys, KEYS):
         at = first + tl.arange(0, KEYS)
-        mask, places = at < n_keys, at[:, None] * stride + columns[None, :]
-        if MASKED:
-            k_block = tl.load(k + places, mask[:, None], 0.0)
-        else:
-            k_block = tl.load(k + places)
+        mask = at < n_keys
+        k_block = tl.load(k + at[:, None] * k_stride + columns[None, :], mask[:, None], 0.0)
         if F32_DOTS:
-            scores = tl.dot(q, tl.trans(k_block), input_precision="ieee")
+            scores = tl.dot(q, tl.trans(k_block), input_precision="ieee") * scale
         else:
-            scores = tl.dot(q, tl.trans(k_block))
-        if HAS_BIAS:  # added before the scale, which is that of an exponent of 2
-            added = tl.load(bias + at, mask, 0.0) * (1.4426950408889634 / scale)
-            scores += added[None, :]
-        if MASKED:
-            scores = tl.where(mask[None, :], scores, float("-inf"))
-        highest = tl.maximum(top, tl.max(scores, 1) * scale)
-        kept, weights = tl.exp2(top - highest), tl.exp2(scores * scale - highest[:, None])
+            scores = tl.dot(q, tl.trans(k_block)) * scale
+        if HAS_BIAS:
+            scores += tl.load(bias + at, mask, 0.0)[None, :] * 1.4426950408889634
+        scores = tl.where(mask[None, :], scores, float("-inf"))
+        highest = tl.maximum(top, tl.max(scores, 1))
+        kept, weights = tl.exp2(top - highest), tl.exp2(scores - highest[:, None])
         total = total * kept + tl.sum(weights, 1)
-        if MASKED:
-            v_block = tl.load(v + places, mask[:, None], 0.0)
-        else:
-            v_block = tl.load(v + places)
+        v_block = tl.load(v + at[:, None] * v_stride + columns[None, :], mask[:, None], 0.0)
         acc = acc * kept[:, None]
         if F32_DOTS:
             acc += tl.dot(weights.to(v_block.dtype), v_block, input_precision="ieee")
@@ -128,11 +101,11 @@ def joint_attention_kernel(
     total = tl.zeros([QUERIES], tl.float32)
     acc = tl.zeros([QUERIES, HEAD], tl.float32)
     top, total, acc = _attended(
-        q, context_k + c_base, context_v + c_base, bias, context_token, n, scale,
+        q, context_k + c_base, context_v + c_base, bias, context_token, context_token, n, scale,
         top, total, acc, HEAD, KEYS, HAS_BIAS, F32_DOTS,
     )  # fmt: skip
     top, total, acc = _attended(
-        q, x_k + x_base, x_v + x_base, bias + n, x_token, m, scale,
+        q, x_k + x_base, x_v + x_base, bias + n, x_token, x_token, m, scale,
         top, total, acc, HEAD, KEYS, HAS_BIAS, F32_DOTS,
     )  # fmt: skip
     made = acc / total[:, None]

@@ -44,7 +44,7 @@ COPIED_TILES = (LinearTiles(128, 128, 64, 8, 3), LinearTiles(64, 128, 64, 4, 4))
 COPIED_PROGRAMS = 66
 """A launch should fill half of an H200's 132 multiprocessors: large tiles read less twice."""
 ALIGNED_BYTES = 16
-"""Rows that the copy engine reads begin at multiples of this."""
+"""What the copy engine reads begins at multiples of this, and so do its rows."""
 
 
 @triton.jit
@@ -221,8 +221,8 @@ def filling_tiles(
 
 
 def is_copied(x: Tensor) -> bool:
-    """Whether the copy engine of Hopper and newer brings tiles of `x` [b, m, d]. Of float32 they are too
-    large."""
+    """Whether the copy engine of Hopper and newer brings tiles of `x` [b, m, d], wherever it begins. Of
+    float32 they are too large."""
     is_aligned = x.shape[2] * x.element_size() % ALIGNED_BYTES == 0
     return can_overlap(x) and is_aligned and x.dtype != torch.float32
 
@@ -235,7 +235,9 @@ def _linear_streams(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     outputs = _outputs(context, x, context_weight, x_weight)
     layers = (context_weight, context_bias), (x_weight, x_bias)
-    linear_streams_launch(context, x, *layers, gelu, outputs, LinearTiles(*tiles), is_copied(x)).run()
+    read = (context, x, context_weight, x_weight)
+    copied = is_copied(x) and all(t.data_ptr() % ALIGNED_BYTES == 0 for t in read)
+    linear_streams_launch(context, x, *layers, gelu, outputs, LinearTiles(*tiles), copied).run()
     return outputs
 
 

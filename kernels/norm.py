@@ -17,7 +17,7 @@ from taro_rt.kernels.switch import is_used, refuse
 
 PARTS = 256
 """Programs that sum at most."""
-VALUES = 4096
+VALUES = 2048
 """That a program holds at once."""
 MOST_CHANNELS = 1024
 

@@ -25,9 +25,9 @@ from taro_rt.engines.errors import MediaError, NoVideoError, OptionsError, Unrea
 PICTURE_FORMATS = ("image2", "_pipe", "tty")
 """Demuxers that show a picture or a text as a video of one frame."""
 LOCAL_PROTOCOLS = "file,crypto,data"
+"""What a file may make libav open: a playlist must not reach the network."""
 LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """Tags that are no UTF-8 are no errors. From PyAV 19 on they never are, and it is told nothing."""
-"""What a file may make libav open: a playlist must not reach the network."""
 MAX_PIXELS = 1 << 26
 """Of one picture: 8192 x 8192. Larger ones are refused before they are decoded."""
 MAX_STREAMS = 256

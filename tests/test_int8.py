@@ -49,7 +49,7 @@ def test_a_velocity_in_8_bits_is_a_few_per_cent_from_the_exact_one(embedded: Bun
     )
     feed = typical_inputs(exact.denoiser.contract, seed=1, b=2)
     off = relative_rms(rounded.denoiser(**feed)["velocity"], exact.denoiser(**feed)["velocity"])
-    assert 0.001 < off < 0.08
+    assert 0.001 < off < 0.1  # what the gate of `taro-rt bench` allows
 
 
 def test_only_the_denoiser_is_in_8_bits(embedded: Bundle) -> None:
