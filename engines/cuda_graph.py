@@ -157,18 +157,14 @@ class Inlet:
 
     def fill(self, array: np.ndarray) -> None:
         """Copy `array` into it."""
-        self.ready()
         self.put(slice(None), array)
         self.send()
 
-    def ready(self) -> None:
-        """Wait until what was sent last has arrived, which is long ago as a rule."""
-        if self._copied is not None:
-            self._copied.synchronize()
-            self._copied = None
-
     def put(self, at: int | slice, array: np.ndarray) -> None:
-        """Copy `array` into a part of it, on the host, after `ready`."""
+        """Copy `array` into a part of it, on the host."""
+        if self._copied is not None:
+            self._copied.synchronize()  # what the last call filled in has arrived long ago
+            self._copied = None
         np.copyto(self._host.numpy()[at], array)
 
     def send(self) -> None:

@@ -89,7 +89,6 @@ class CudaWindow:
         make = lambda noise: self._sampling(noise, steps)  # noqa: E731
         program, (noise,) = self._programs.take(("sample", n, steps), [(shape, np.float32)], make)
         used = [0, *(i + 1 for i, step in enumerate(steps) if step.spread > 0)]
-        noise.ready()
         for place, k in enumerate(used):
             noise.put(place, scene.noise(k, first, n))
         noise.send()

@@ -7,6 +7,7 @@ beside that of x it costs no launch and next to no time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,27 +59,13 @@ def _finished(acc, bias, column, n_columns, GELU: tl.constexpr):
 
 
 @triton.jit
-def linear_streams_kernel(
-    context, x, context_weight, x_weight, context_bias, x_bias, context_out, x_out,
-    context_rows, x_rows, context_columns, x_columns, context_programs,
-    D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    GELU: tl.constexpr, F32_DOTS: tl.constexpr, PDL: tl.constexpr = False,
+def _products(
+    a, weight, top, left, n_rows, n_columns,
+    D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, F32_DOTS: tl.constexpr,
 ):  # fmt: skip
-    """A program per tile of outputs, the context's first; row-major everywhere, a weight is [columns, D]."""
-    wait_for_inputs(PDL)
-    program = tl.program_id(0)
-    if program < context_programs:
-        a, weight, bias, out = context, context_weight, context_bias, context_out
-        n_rows, n_columns = context_rows, context_columns
-    else:
-        a, weight, bias, out = x, x_weight, x_bias, x_out
-        n_rows, n_columns = x_rows, x_columns
-        program -= context_programs
-    across = tl.cdiv(n_columns, COLUMNS)
-    row = program // across * ROWS + tl.arange(0, ROWS)
-    column = program % across * COLUMNS + tl.arange(0, COLUMNS)
+    """A tile of sums from what threads read, row-major; a weight is [columns, D]."""
+    row, column, depth = top + tl.arange(0, ROWS), left + tl.arange(0, COLUMNS), tl.arange(0, DEPTH)
     is_row, is_column = (row < n_rows)[:, None], (column < n_columns)[:, None]
-    depth = tl.arange(0, DEPTH)
     a_at = a + row.to(tl.int64)[:, None] * D + depth[None, :]
     weight_at = weight + column[:, None] * D + depth[None, :]
     acc = tl.zeros([ROWS, COLUMNS], tl.float32)
@@ -94,19 +81,30 @@ def linear_streams_kernel(
             acc += tl.dot(a_block, tl.trans(w_block), input_precision="ieee")
         else:
             acc += tl.dot(a_block, tl.trans(w_block))
-    made = _finished(acc, bias, column, n_columns, GELU)
-    places = out + row.to(tl.int64)[:, None] * n_columns + column[None, :]
-    tl.store(places, made.to(out.dtype.element_ty), is_row & (column < n_columns)[None, :])
+    return acc
 
 
 @triton.jit
-def copied_linear_streams_kernel(
+def _copied_products(
+    a, weight, top, left,
+    D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """The same from what the copy engine brings."""
+    acc = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for first in range(0, D, DEPTH):
+        acc = tl.dot(a.load([top, first]), weight.load([left, first]).T, acc)
+    return acc
+
+
+@triton.jit
+def linear_streams_kernel(
     context, x, context_weight, x_weight, context_bias, x_bias, context_out, x_out,
     context_rows, x_rows, context_columns, x_columns, context_programs,
     D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    GELU: tl.constexpr, PDL: tl.constexpr = False,
+    GELU: tl.constexpr, F32_DOTS: tl.constexpr, COPIED: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
-    """`linear_streams_kernel` where the first four are descriptors of the copy engine (TMA)."""
+    """A program per tile of outputs, the context's first. `COPIED`, the first four are descriptors of the
+    copy engine (TMA), else tensors."""
     wait_for_inputs(PDL)
     program = tl.program_id(0)
     if program < context_programs:
@@ -118,9 +116,10 @@ def copied_linear_streams_kernel(
         program -= context_programs
     across = tl.cdiv(n_columns, COLUMNS)
     top, left = program // across * ROWS, program % across * COLUMNS
-    acc = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for first in range(0, D, DEPTH):
-        acc = tl.dot(a.load([top, first]), weight.load([left, first]).T, acc)
+    if COPIED:
+        acc = _copied_products(a, weight, top, left, D, ROWS, COLUMNS, DEPTH)
+    else:
+        acc = _products(a, weight, top, left, n_rows, n_columns, D, ROWS, COLUMNS, DEPTH, F32_DOTS)
     row, column = top + tl.arange(0, ROWS), left + tl.arange(0, COLUMNS)
     made = _finished(acc, bias, column, n_columns, GELU)
     places = out + row.to(tl.int64)[:, None] * n_columns + column[None, :]
@@ -176,24 +175,20 @@ def linear_streams_launch(
         context_layer[1], x_layer[1], *outputs,
         context.shape[:2].numel(), x.shape[:2].numel(), len(context_layer[0]), len(x_layer[0]), n_context,
     )  # fmt: skip
+    f32 = x.dtype == torch.float32  # no type to compute fast in: one stage needs least memory
     constants = {
-        "D": x.shape[2], "ROWS": tiles.rows, "COLUMNS": tiles.columns, "DEPTH": tiles.depth, "GELU": gelu,
+        "D": x.shape[2], "ROWS": tiles.rows, "COLUMNS": tiles.columns, "DEPTH": tiles.depth,
+        "GELU": gelu, "F32_DOTS": f32, "COPIED": copied,
     }  # fmt: skip
+    read: tuple[Any, ...] = (context, x, context_layer[0], x_layer[0])
     if copied:
         streams = (context if context.numel() else x[:, :1], x)  # of nothing there is no descriptor
         read = (
             *(TensorDescriptor.from_tensor(s.flatten(0, 1), [tiles.rows, tiles.depth]) for s in streams),
-            *(
-                TensorDescriptor.from_tensor(w, [tiles.columns, tiles.depth])
-                for w in (context_layer[0], x_layer[0])
-            ),
+            *(TensorDescriptor.from_tensor(w, [tiles.columns, tiles.depth]) for w in read[2:]),
         )
-        kernel = copied_linear_streams_kernel
-        return Launch(kernel, grid, (*read, *rest), constants, tiles.warps, tiles.stages)
-    f32 = x.dtype == torch.float32  # no type to compute fast in: one stage needs least memory
-    constants["F32_DOTS"] = f32
-    arguments = (context, x, context_layer[0], x_layer[0], *rest)
-    return Launch(linear_streams_kernel, grid, arguments, constants, tiles.warps, 1 if f32 else tiles.stages)
+    stages = 1 if f32 and not copied else tiles.stages
+    return Launch(linear_streams_kernel, grid, (*read, *rest), constants, tiles.warps, stages)
 
 
 def _programs(

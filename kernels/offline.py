@@ -59,6 +59,8 @@ class Built:
     scratch_bytes: int
     tensor_cores: bool
     """Whether it multiplies on tensor cores."""
+    waits: bool
+    """Whether it waits for what launches before it write, as it must where launches overlap."""
     widest_load: int
     """Bytes that a thread reads from global memory at once, at most."""
 
@@ -203,7 +205,8 @@ def build(name: str, launch: Launch, capability: int, folder: Path) -> Built:
     scratch = sum(getattr(made.metadata, f"{kind}_scratch_size", 0) or 0 for kind in ("global", "profile"))
     return Built(
         name, capability, registers, spilled, made.metadata.shared, scratch,
-        bool(re.search(r"\b(wg)?mma\b|wgmma", made.asm["ptx"])), _widest_load(made.asm["ptx"]),
+        bool(re.search(r"\b(wg)?mma\b|wgmma", made.asm["ptx"])), "griddepcontrol.wait" in made.asm["ptx"],
+        _widest_load(made.asm["ptx"]),
     )  # fmt: skip
 
 

@@ -48,8 +48,11 @@ def folded(config: NetworkConfig) -> Networks:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("graph", ["onset", "visual", "decoder", "vocoder"])
+@pytest.mark.parametrize("fused", [False, True], ids=["", "fused"])
 @torch.inference_mode()
-def test_a_rewritten_network_is_the_plain_one(name: str, graph: str) -> None:
+def test_a_rewritten_network_is_the_plain_one(name: str, graph: str, fused: bool) -> None:
+    if fused:
+        pytest.importorskip("triton")
     networks = folded(CONFIGS[name])
     contract = contracts(CONFIGS[name].geometry())[graph]
     feed = {k: torch.from_numpy(v) for k, v in typical_inputs(contract, seed=1, b=2, t=33).items()}
@@ -57,7 +60,7 @@ def test_a_rewritten_network_is_the_plain_one(name: str, graph: str) -> None:
     want = net(**feed)
     if "frames" in feed:
         feed["frames"] = channels_last(feed["frames"])
-    got = rewrite(net, torch.float32)(**feed)
+    got = rewrite(net, torch.float32, fused)(**feed)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=2e-5 * float(want.abs().max()))
     assert not any(
         isinstance(m, SpatialConv | TemporalConv | nn.Conv1d | nn.GroupNorm) for m in net.modules()

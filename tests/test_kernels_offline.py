@@ -75,6 +75,10 @@ def test_products_are_made_on_tensor_cores(built: Built) -> None:
     assert [each for each in built if each["tensor_cores"] == is_elementwise(each["name"])] == []
 
 
+def test_where_launches_overlap_every_kernel_waits_for_those_before_it(built: Built) -> None:
+    assert [each for each in built if each["waits"] != (each["capability"] >= 90)] == []
+
+
 def is_elementwise(name: str) -> bool:
     """Whether there is nothing to multiply."""
     return any(part in name for part in ("modulate", "group_", "finish_conv"))
