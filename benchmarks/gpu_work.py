@@ -140,7 +140,7 @@ class Work:
         """Frames of noise, in the type that this size of network reads."""
         g, rng = self.geometry, np.random.default_rng(0)
         segments = g.onset_values // g.onset_segment
-        onset = rng.integers(0, 256, (segments, g.onset_segment, g.onset_crop, g.onset_crop, 3), np.uint8)
+        onset = rng.integers(0, 256, (segments, g.onset_seen, g.onset_crop, g.onset_crop, 3), np.uint8)
         visual = rng.integers(0, 256, (g.visual_encode, g.visual_size, g.visual_size, 3), np.uint8)
         seen = onset if g.resize == "fast" else onset.astype(np.float32)
         return Scene(seen, None, visual, self.steps, takes, self.noise)

@@ -97,7 +97,7 @@ def a_scene(bundle: Bundle) -> Scene:
     g, settings = bundle.manifest.geometry, bundle.manifest.sampler
     rng = np.random.default_rng(0)
     segments = -(-g.onset_values // g.onset_segment)
-    onset = rng.integers(0, 256, (segments, g.onset_segment, g.onset_crop, g.onset_crop, 3), np.uint8)
+    onset = rng.integers(0, 256, (segments, g.onset_seen, g.onset_crop, g.onset_crop, 3), np.uint8)
     seen = rng.integers(0, 256, (g.visual_encode, g.visual_size, g.visual_size, 3), np.uint8)
     settings = settings if settings.method in ("sde", "ode") else replace(settings, method="sde")
     steps = linear_steps(settings, time_grid(settings.method, settings.steps))

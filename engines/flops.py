@@ -50,7 +50,7 @@ def _onset(config: NetworkConfig) -> int:
             skip = before * width if before != width or (i > 0 and j == 0) else 0
             total += side**2 * (middle * (9 * before + 3 * width + 9 * width + 3 * width) + skip)
             before = width
-    return c.segment * (total + c.head * (c.widths[-1] + 1))
+    return (c.segment + 2 * c.margin) * total + c.segment * c.head * (c.widths[-1] + 1)
 
 
 def _visual_frame(config: NetworkConfig) -> int:

@@ -47,7 +47,10 @@ class Geometry:
     onset_fps: int = 15
     onset_values: int = 120
     onset_segment: int = 30
-    """Frames the onset network sees at once."""
+    """Onset logits that the onset network gives at once, one a frame."""
+    onset_margin: int = 0
+    """Frames that it sees besides on either side of those. Without any, the first logit of a segment is given
+    without a look at what came before, the last without one at what follows."""
     onset_resize: int = 128
     onset_crop: int = 112
     visual_fps: int = 4
@@ -65,6 +68,11 @@ class Geometry:
     resize: Literal["released", "fast"] = "released"
     """Arithmetic that shrinks frames: "released" is that of spec B2 and gives onset frames as float32; "fast"
     leaves it to libswscale (mean error 0.4 to 1.1 grey levels) and gives bytes."""
+
+    @property
+    def onset_seen(self) -> int:
+        """Frames the onset network sees at once."""
+        return self.onset_segment + 2 * self.onset_margin
 
     @property
     def latent_frames(self) -> int:
@@ -108,7 +116,7 @@ def typical_inputs(contract: Contract, seed: int, **free: int) -> dict[str, Arra
 
 def _watching(g: Geometry) -> tuple[Contract, Contract]:
     t: int | str = "t" if g.visual_encode > g.visual_frames else g.visual_encode
-    segment = ("b", 3, g.onset_segment, g.onset_crop, g.onset_crop)
+    segment = ("b", 3, g.onset_seen, g.onset_crop, g.onset_crop)
     frames = ("b", 3, t, g.visual_size, g.visual_size)
     return (
         _contract("onset", [("frames", segment)], [("logits", ("b", g.onset_segment))]),

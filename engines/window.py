@@ -40,7 +40,7 @@ class Scene:
     """One window of a clip, and how it is to be sampled."""
 
     onset_frames: Pixels | None
-    """[segments, onset_segment, onset_crop, onset_crop, 3]; None where `onset` is given."""
+    """[segments, onset_seen, onset_crop, onset_crop, 3]; None where `onset` is given."""
     onset: Array | None
     """Onset logits [onset_values]; None where they are seen in `onset_frames`."""
     visual_frames: Pixels

@@ -1,6 +1,6 @@
 """From frames to what the networks read: pixel arithmetic, segments, and the conditions of every window.
 
-Beyond its end a clip stands still: the last frame is repeated (spec C1 asks for a rule).
+Beyond its ends a clip stands still: its first and its last frame are repeated (spec C1 asks for a rule).
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def check_frames(onset_frames: Pixels, visual_frames: Frames, geometry: Geometry
 
 
 def onset_input(frames: Pixels, offset: int, geometry: Geometry) -> Array:
-    """One segment of the onset network, [1, 3, segment, crop, crop], from frames [n, resize, resize, 3].
+    """The segment that begins at frame `offset` of [n, resize, resize, 3], as the onset network sees it:
+    [1, 3, seen, crop, crop], its margins with it.
 
     Centre crop, / 255, ImageNet mean and deviation (spec B2).
     """
@@ -41,10 +42,10 @@ def onset_input(frames: Pixels, offset: int, geometry: Geometry) -> Array:
 
 
 def onset_pixels(frames: Pixels, offset: int, geometry: Geometry) -> Pixels:
-    """What one segment sees of its frames, [segment, crop, crop, 3] in 0 .. 255."""
+    """The same as they are, [seen, crop, crop, 3] in 0 .. 255."""
     edge = (geometry.onset_resize - geometry.onset_crop) // 2
     inner = slice(edge, edge + geometry.onset_crop)
-    return _still(frames, offset, geometry.onset_segment)[:, inner, inner]
+    return _still(frames, offset - geometry.onset_margin, geometry.onset_seen)[:, inner, inner]
 
 
 def visual_input(frames: Frames, offset: int, geometry: Geometry) -> Array:
@@ -78,26 +79,31 @@ class OnsetLogits:
 
     def until(self, n_values: int) -> Array:
         """The first `n_values` logits."""
-        segment = self._geometry.onset_segment
         while self._n_made < n_values:
             with self._timings("read"):
-                frames = self._pictures.onset_part(self._n_made, segment)
+                frames, offset = self._part(self._n_made)
             with self._timings("onset"):
-                logits = self._engine(frames=onset_input(frames, 0, self._geometry))["logits"][0]
+                logits = self._engine(frames=onset_input(frames, offset, self._geometry))["logits"][0]
             self.add(logits)
         return self._made[:n_values]
 
     def pixels_until(self, n_values: int) -> Pixels:
-        """What the next segments see [segments, segment, crop, crop, 3], up to logit `n_values`; `add` those.
+        """What the network sees of the next segments [segments, seen, crop, crop, 3], up to logit `n_values`;
+        `add` those.
 
         For who makes them otherwise than with the engine."""
         segment = self._geometry.onset_segment
         parts = []
         with self._timings("read"):
             for first in range(self._n_made, n_values, segment):
-                frames = self._pictures.onset_part(first, segment)
-                parts.append(onset_pixels(frames, 0, self._geometry))
+                parts.append(onset_pixels(*self._part(first), self._geometry))
         return np.stack(parts)  # type: ignore[return-value]  # all are of one type
+
+    def _part(self, first: int) -> tuple[Pixels, int]:
+        """Frames around the segment that begins at frame `first`, and where among them it begins."""
+        start = max(0, first - self._geometry.onset_margin)
+        end = first + self._geometry.onset_segment + self._geometry.onset_margin
+        return self._pictures.onset_part(start, end - start), first - start
 
     def add(self, logits: Array) -> None:
         """Go on with `logits` [n] that were made elsewhere."""
@@ -120,7 +126,7 @@ def visual_features(
 
 
 def _still(frames: Pixels, offset: int, count: int) -> Pixels:
-    return frames[np.minimum(np.arange(offset, offset + count), len(frames) - 1)]
+    return frames[np.clip(np.arange(offset, offset + count), 0, len(frames) - 1)]
 
 
 def _channels_first(pixels: Array) -> Array:

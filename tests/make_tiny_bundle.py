@@ -42,7 +42,9 @@ GLOBAL = TransformerConfig(depth=2, width=64, heads=1, patch=(4, 8))
 def tiny_config(transformer: TransformerConfig = FRAME_WISE) -> NetworkConfig:
     """Sizes of the tiny networks."""
     return NetworkConfig(
-        onset=OnsetConfig(stem=3, widths=(4, 4, 6, 8), blocks=(1, 1, 1, 1), head=8, resize=32, crop=24),
+        onset=OnsetConfig(
+            stem=3, widths=(4, 4, 6, 8), blocks=(1, 1, 1, 1), head=8, margin=2, resize=32, crop=24
+        ),
         visual=VisualConfig(stem=4, widths=(2, 2, 4, 4), blocks=(1, 1, 1, 1), expansion=2, dim=16, size=32),
         transformer=transformer,
         vae=VaeConfig(base=4, layers=1, groups=2, mid_attention=False),

@@ -23,7 +23,7 @@ from pathlib import Path
 from taro_rt.runtime.interrupts import Interrupts
 from taro_rt.training.parts import WATCHING, side_by_side
 how = Namespace(runs=Path("runs"), steps=10**6, clips=24, minutes=1e9, device="cpu", bf16=False, threads=2)
-how.from_nothing = True
+how.from_nothing, how.other_sounds = True, False
 with Interrupts():
     side_by_side(WATCHING, how)
 """

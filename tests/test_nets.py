@@ -65,7 +65,7 @@ def test_the_small_networks_fit_the_embedded_bundle() -> None:
 def test_folding_the_norms_changes_nothing(name: str) -> None:
     net = tiny_networks(tiny_config()).by_name()[name].eval()
     g = tiny_config().geometry()
-    size, length = (g.onset_crop, g.onset_segment) if name == "onset" else (g.visual_size, 8)
+    size, length = (g.onset_crop, g.onset_seen) if name == "onset" else (g.visual_size, 8)
     frames = torch.rand(2, 3, length, size, size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         before = net(frames)
@@ -74,6 +74,18 @@ def test_folding_the_norms_changes_nothing(name: str) -> None:
     assert not any(isinstance(module, nn.BatchNorm3d) for module in folded.modules())
     with torch.inference_mode():
         torch.testing.assert_close(folded(frames), before, rtol=0, atol=1e-5)
+
+
+def test_a_wide_margin_makes_the_onset_logits_of_a_clip_the_same_wherever_it_is_cut() -> None:
+    reach = 9  # the stem and four blocks of two, a frame each
+    config = replace(tiny_config(), onset=replace(tiny_config().onset, margin=reach))
+    net = tiny_networks(config).onset.eval()
+    frames = torch.rand(1, 3, 60 + 2 * reach, 24, 24, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        whole = net(frames)
+        parts = [net(frames[:, :, start : start + 30 + 2 * reach]) for start in (0, 30)]
+    assert whole.shape == (1, 60)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("transformer", [FRAME_WISE, GLOBAL], ids=["frame-wise", "global"])

@@ -7,7 +7,7 @@ from taro_rt.engines.contract import Array
 from taro_rt.engines.errors import OptionsError
 from taro_rt.engines.stages import Geometry, contracts
 from taro_rt.runtime.clip import Clip
-from taro_rt.runtime.prepare import Frames, OnsetLogits, check_frames, onset_input, visual_input
+from taro_rt.runtime.prepare import Frames, OnsetLogits, check_frames, onset_input, onset_pixels, visual_input
 from taro_rt.runtime.timing import Timings
 
 GEOMETRY = Geometry()
@@ -53,6 +53,15 @@ def test_a_segment_wholly_beyond_the_end_is_the_last_frame() -> None:
     assert (got == got[:, :, :1]).all()
 
 
+def test_a_segment_is_seen_with_its_margins_and_stands_still_beyond_the_clip() -> None:
+    shown = np.arange(50, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 128, 128, 3), np.uint8)
+    geometry = replace(GEOMETRY, onset_margin=3)
+    seen = [onset_pixels(shown, first, geometry)[:, 0, 0, 0].tolist() for first in (0, 15, 30)]
+    assert seen[0] == [0, 0, 0, *range(33)]
+    assert seen[1] == list(range(12, 48))
+    assert seen[2] == [*range(27, 50), *[49] * 13]
+
+
 class MeanOnset:
     """An engine whose logits are the mean of each frame."""
 
@@ -60,20 +69,23 @@ class MeanOnset:
 
     def __init__(self, geometry: Geometry) -> None:
         self.contract = contracts(geometry)["onset"]
+        self._kept = slice(geometry.onset_margin, geometry.onset_margin + geometry.onset_segment)
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         self.contract.check(inputs)
-        return {"logits": inputs["frames"].mean(axis=(1, 3, 4))}
+        return {"logits": inputs["frames"].mean(axis=(1, 3, 4))[:, self._kept]}
 
     def close(self) -> None:
         pass
 
 
-def test_logits_are_made_segment_by_segment_as_far_as_they_are_asked_for() -> None:
+@pytest.mark.parametrize("margin", [0, 5])
+def test_logits_are_made_segment_by_segment_as_far_as_they_are_asked_for(margin: int) -> None:
+    geometry = replace(GEOMETRY, onset_margin=margin)
     pixels = np.arange(135, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 128, 128, 3), np.uint8)
     clip = Clip(None, pixels, pixels[:0])  # type: ignore[arg-type]  # only its frames are looked at
     timings = Timings()
-    logits = OnsetLogits(MeanOnset(GEOMETRY), clip, GEOMETRY, timings)
+    logits = OnsetLogits(MeanOnset(geometry), clip, geometry, timings)
     assert logits.until(40).shape == (40,) and logits._n_made == 60
     values = logits.until(150)
     assert (

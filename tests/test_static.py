@@ -142,9 +142,9 @@ def test_pixels_become_what_the_pipeline_feeds() -> None:
     geometry = tiny_config().geometry()
     rng = np.random.default_rng(0)
     side, crop = geometry.onset_resize, geometry.onset_crop
-    frames = rng.integers(0, 256, (30, side, side, 3), np.uint8)
+    frames = rng.integers(0, 256, (geometry.onset_seen, side, side, 3), np.uint8)
     edge = (side - crop) // 2
     inner = frames[:, edge : edge + crop, edge : edge + crop]
-    assert np.array_equal(onset_tensor(inner), onset_input(frames, 0, geometry))
+    assert np.array_equal(onset_tensor(inner), onset_input(frames, geometry.onset_margin, geometry))
     seen = rng.integers(0, 256, (40, geometry.visual_size, geometry.visual_size, 3), np.uint8)
     assert np.array_equal(visual_tensor(seen), visual_input(seen, 0, geometry))

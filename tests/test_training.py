@@ -297,6 +297,19 @@ def test_examples_are_encoded_anew_once_a_network_that_sees_them_has_other_weigh
     assert torch.equal(anew.features, first.features)
 
 
+def test_fewer_clips_are_the_first_examples_and_more_are_encoded_anew(tmp_path: Path) -> None:
+    networks = {"vae": Vae(SMALL.vae, 1.0), "onset": OnsetNet(SMALL.onset), "visual": VisualTrainer(SMALL)}
+    for part, net in networks.items():
+        write_state(tmp_path / part, 100, ema=net.state_dict())
+    made = {}
+    for n in (1, 2, 1):
+        seen, heard = open_views(tmp_path / f"views-{n}", n, SMALL), open_sounds(tmp_path / f"sounds-{n}", n)
+        made[n] = open_examples(SMALL, seen, heard, tmp_path, "examples")
+        assert len(made[n].latents) == made[n].features.shape[1] == n
+    assert torch.equal(made[1].mels, made[2].mels[:1])
+    assert torch.equal(made[1].onset_logits, made[2].onset_logits[:, :1])
+
+
 FAULTS = """
 import resource
 import sys

@@ -135,7 +135,7 @@ def scene_of(networks: Networks, visual_frames: int, takes: int = 1) -> Scene:
     """Frames of noise and five steps, the middle ones guided."""
     g, rng = networks.config.geometry(), np.random.default_rng(visual_frames)
     segments = -(-g.onset_values // g.onset_segment)
-    onset = rng.integers(0, 256, (segments, g.onset_segment, g.onset_crop, g.onset_crop, 3), np.uint8)
+    onset = rng.integers(0, 256, (segments, g.onset_seen, g.onset_crop, g.onset_crop, 3), np.uint8)
     seen = rng.integers(0, 256, (visual_frames, g.visual_size, g.visual_size, 3), np.uint8)
     steps = tuple(
         Step(t, 1.0 - 0.1 * i, -0.2, 0.3 if i < 4 else 0.0, 3.0 if i in (1, 2, 3) else 1.0)

@@ -30,6 +30,11 @@ def main() -> None:
         "--bf16", action=argparse.BooleanOptionalAction, help="if left out, where it is faster"
     )
     parser.add_argument("--from-nothing", action="store_true", help="leave the kept weights alone")
+    parser.add_argument(
+        "--other-sounds",
+        action="store_true",
+        help="the teacher hears other clips than the transformer",
+    )
     parser.add_argument("--output", type=Path, help="where bundle or courses go; of graphs, the bundle")
     args = parser.parse_args()
     if args.bf16 is None:

@@ -59,7 +59,7 @@ def pack(config: NetworkConfig, runs: Path, folder: Path = DEFAULT, force: bool 
         "taro-rt-embedded",
         provenance,
         "Apache-2.0",
-        version="7",
+        version="8",
         storage="float16",
         sampler=SAMPLER,
         force=force,

@@ -33,7 +33,7 @@ RECIPES = {
     "vae": Recipe(4500),
     "vocoder": Recipe(5600),
     "teacher": Recipe(754),
-    "onset": Recipe(6000, rate=2e-3),
+    "onset": Recipe(14000, rate=2e-3),
     "visual": Recipe(6000),
     "transformer": Recipe(11500),
 }
@@ -114,11 +114,13 @@ def run(part: str, args: argparse.Namespace) -> None:
             start_from_kept(part, args.runs / part)
         recipe = {**RECIPES, **JUDGES}.get(part, Recipe(0))
         recipe = replace(recipe, minutes=args.minutes, device=args.device, bf16=args.bf16)
-        train(part, args.runs, replace(recipe, steps=args.steps or recipe.steps), args.clips)
+        recipe = replace(recipe, steps=args.steps or recipe.steps)
+        train(part, args.runs, recipe, args.clips, args.other_sounds)
 
 
-def train(part: str, runs: Path, recipe: Recipe, n_clips: int) -> None:
-    """Train one network into `runs / part`."""
+def train(part: str, runs: Path, recipe: Recipe, n_clips: int, other_sounds: bool = False) -> None:
+    """Train one network into `runs / part`; with `other_sounds`, the teacher on those of the visual encoder's
+    own clips."""
     torch.manual_seed(0)
     folder = runs / part
     if part == "kind-judge":
@@ -128,6 +130,10 @@ def train(part: str, runs: Path, recipe: Recipe, n_clips: int) -> None:
         n = PICTURES_A_CLIP * n_clips
         pictures = open_pictures(runs / "pictures", n, SMALL)
         train_visual(SMALL, pictures, open_sounds(runs / "picture-sounds", n, PICTURES), recipe, folder)
+        return
+    if part == "teacher" and other_sounds:
+        n = PICTURES_A_CLIP * n_clips
+        train_teacher(open_sounds(runs / "picture-sounds", n, PICTURES), recipe, folder)
         return
     sounds = open_sounds(runs / "sounds", n_clips)
     if part == "teacher":

@@ -23,7 +23,7 @@ from taro_rt.training.data import Sounds, Views
 from taro_rt.training.fit import STATE, Recipe, averaged, fit
 from taro_rt.training.losses import Aligned, Conditions, Tra, objective
 from taro_rt.training.mel import LogMel
-from taro_rt.training.perception import VisualTrainer, augment, onset_input, visual_input
+from taro_rt.training.perception import VisualTrainer, augment, onset_input, seen_of, visual_input
 from taro_rt.training.teacher import GRID, WIDTH, AudioEncoder, read_teacher
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -57,6 +57,12 @@ class Examples:
     kinds: Tensor
     """[n]"""
 
+    def first(self, n: int) -> Examples:
+        """The first `n` scenes (views of the same memory)."""
+        seen = {"features": self.features[:, :n], "onset_logits": self.onset_logits[:, :n]}
+        heard = {f.name: getattr(self, f.name)[:n] for f in fields(self) if f.name not in seen}
+        return Examples(**seen, **heard)
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -79,14 +85,18 @@ def frozen(folder: Path, net: Net, prefix: str = "") -> Net:
 
 def open_examples(config: NetworkConfig, views: Views, sounds: Sounds, runs: Path, name: str) -> Examples:
     """The cached clips as the trained networks see them; encoded once, then read from `runs / name`, and anew
-    once one of these networks has other weights. Where a network is not there the file is taken as it is."""
+    once one of these networks has other weights or more clips are asked for. Where a network is not there the
+    file is taken as it is."""
     path = runs / f"{name}.safetensors"
     seen_by = {part: weights_of(runs / part) for part in WATCHED_BY if (runs / part / STATE).exists()}
-    if not path.exists() or not seen_by.items() <= noted(path).items():
-        examples = encode(config, views, sounds, runs)
-        tensors = {f.name: getattr(examples, f.name).contiguous() for f in fields(Examples)}
-        save_file(tensors, path, metadata=seen_by)
-    return Examples(**load_file(path))
+    if path.exists() and seen_by.items() <= noted(path).items():
+        examples = Examples(**load_file(path))
+        if len(examples.kinds) >= len(views.events):
+            return examples.first(len(views.events))
+    examples = encode(config, views, sounds, runs)
+    tensors = {f.name: getattr(examples, f.name).contiguous() for f in fields(Examples)}
+    save_file(tensors, path, metadata=seen_by)
+    return examples
 
 
 def weights_of(folder: Path) -> str:
@@ -109,7 +119,7 @@ def encode(config: NetworkConfig, views: Views, sounds: Sounds, runs: Path) -> E
     vae = frozen(runs / "vae", Vae(config.vae, 1.0))
     onset = frozen(runs / "onset", OnsetNet(config.onset))
     visual = frozen(runs / "visual", VisualTrainer(config)).net
-    log_mel, n, rng = LogMel(), len(views.events), np.random.default_rng(31)
+    log_mel, n, rng, g = LogMel(), len(views.events), np.random.default_rng(31), config.geometry()
     means, spreads, mels = [], [], []
     logits: list[list[Tensor]] = [[] for _ in range(LOOKS)]
     features: list[list[Tensor]] = [[] for _ in range(LOOKS)]
@@ -124,8 +134,9 @@ def encode(config: NetworkConfig, views: Views, sounds: Sounds, runs: Path) -> E
             frames, pictures = views.onset_frames[rows], views.visual_frames[rows]
             if k:
                 frames, pictures = augment(frames, rng), augment(pictures, rng, colour=False)
-            segments = frames.reshape(-1, config.onset.segment, *frames.shape[2:])
-            logits[k].append(onset(onset_input(np.array(segments))).reshape(len(frames), -1))
+            starts = range(0, g.onset_values, g.onset_segment)
+            segments = np.stack([seen_of(clip, start, g) for clip in frames for start in starts])
+            logits[k].append(onset(onset_input(segments)).reshape(len(frames), -1))
             features[k].append(visual(visual_input(np.array(pictures))))
     if not (runs / SCALE_FILE).exists():
         (runs / SCALE_FILE).write_text(repr(1.0 / float(torch.cat(means).std())))

@@ -21,6 +21,7 @@ class OnsetConfig:
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     head: int = 128
     segment: int = 30
+    margin: int = 0
     resize: int = 128
     crop: int = 112
 
@@ -118,6 +119,7 @@ class NetworkConfig:
             latent_scale=self.latent_scale,
             onset_values=self.transformer.onset_values,
             onset_segment=self.onset.segment,
+            onset_margin=self.onset.margin,
             onset_resize=self.onset.resize,
             onset_crop=self.onset.crop,
             visual_frames=self.visual.frames,
@@ -144,7 +146,9 @@ def _wave_tail(config: HifiGanConfig | OscillatorConfig) -> int:
 PUBLISHED = NetworkConfig()
 
 SMALL = NetworkConfig(
-    onset=OnsetConfig(stem=12, widths=(12, 24, 48, 64), blocks=(1, 1, 1, 1), head=64, resize=48, crop=48),
+    onset=OnsetConfig(
+        stem=12, widths=(12, 24, 48, 64), blocks=(1, 1, 1, 1), head=64, margin=5, resize=48, crop=48
+    ),
     visual=VisualConfig(
         stem=24, widths=(12, 24, 48, 64), blocks=(1, 2, 2, 1), dim=128, size=64, frames=32, encode=32
     ),

@@ -70,15 +70,18 @@ class Backbone(nn.Module):
 
 
 class OnsetNet(nn.Module):
-    """Normalised frames [b, 3, t, h, w] to logits [b, t]."""
+    """Normalised frames [b, 3, margin + t + margin, h, w] to logits [b, t]."""
 
     def __init__(self, config: OnsetConfig) -> None:
         super().__init__()
+        self.margin = config.margin
         self.net = Backbone(config)
         self.fc = nn.Sequential(
             nn.Linear(config.widths[-1], config.head), nn.ReLU(), nn.Linear(config.head, 1)
         )
 
     def forward(self, frames: Tensor) -> Tensor:
-        maps = self.net.model(frames)
-        return self.fc(maps.mean(dim=(3, 4)).transpose(1, 2)).squeeze(2)
+        maps = self.net.model(frames).mean(dim=(3, 4))  # [b, c, margin + t + margin]
+        if self.margin:
+            maps = maps[:, :, self.margin : -self.margin]
+        return self.fc(maps.transpose(1, 2)).squeeze(2)
