@@ -193,6 +193,8 @@ def _inconsistent(manifest: Manifest) -> list[str]:
     """What is well formed but does not fit together."""
     faults = []
     try:
+        if (margin := manifest.geometry.onset_margin) < 0:
+            faults.append(f"geometry.onset_margin: expected 0 or more frames, got {margin}")
         if manifest.geometry != manifest.networks.geometry():
             faults.append("geometry: is not the one that the networks imply")
         promised = {name: contract.as_json() for name, contract in contracts(manifest.geometry).items()}

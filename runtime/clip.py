@@ -32,7 +32,8 @@ LONGEST_S = {"fast": 3600, "released": 1200}
 
 @runtime_checkable
 class Pictures(Protocol):
-    """Where a generation gets its frames from: it never asks for earlier ones than it did before."""
+    """Where a generation gets its frames from: each part begins where the one before did, or
+    later; parts may overlap."""
 
     @property
     def duration_s(self) -> float:

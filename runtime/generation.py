@@ -112,8 +112,10 @@ class Generation:
         for onset, visual in zip(self._whole.onset_offsets, self._whole.visual_offsets, strict=True):
             if onset >= self._windows.onset_offsets[0]:
                 return
-            self._logits(onset)
-            self._pictures.onset_part(onset, 1)
+            if self._given is None:
+                self._logits(onset)
+            else:
+                self._pictures.onset_part(onset, 1)
             self._pictures.visual_part(visual, 1)
 
     def _n_left(self) -> int:

@@ -63,10 +63,11 @@ class Track:
 
     def part(self, offset: int, count: int) -> Pixels:
         """At most `count` frames from `offset` on, beyond the end the last one; forgets what lies before."""
+        assert offset >= self._n_forgotten, f"frame {offset} was let go of"
         while self._n_forgotten < offset and len(self._slots) > 1:
             self._slots.popleft()
             self._n_forgotten += 1
-        first = max(0, offset - self._n_forgotten)
+        first = offset - self._n_forgotten
         chosen = [self._slots[k] for k in range(first, min(first + count, len(self._slots)))]
         stacked: Pixels = np.stack(chosen or [self._slots[-1]])  # type: ignore[assignment]
         return stacked

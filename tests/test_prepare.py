@@ -94,22 +94,19 @@ def test_logits_are_made_segment_by_segment_as_far_as_they_are_asked_for(margin:
     assert set(timings.seconds) == {"read", "onset"}
 
 
-def test_logits_go_on_from_those_that_were_made_elsewhere() -> None:
+@pytest.mark.parametrize("margin", [0, 5])
+def test_logits_go_on_from_those_that_were_made_elsewhere(margin: int) -> None:
+    geometry = replace(GEOMETRY, onset_margin=margin)
     pixels = np.arange(135, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 128, 128, 3), np.uint8)
-    engine = MeanOnset(GEOMETRY)
+    engine = MeanOnset(geometry)
     clips = [Clip(None, pixels, pixels[:0]) for _ in range(2)]  # type: ignore[arg-type]
-    want = OnsetLogits(engine, clips[0], GEOMETRY, Timings()).until(150)
-    logits = OnsetLogits(engine, clips[1], GEOMETRY, Timings())
+    want = OnsetLogits(engine, clips[0], geometry, Timings()).until(150)
+    logits = OnsetLogits(engine, clips[1], geometry, Timings())
     segments = logits.pixels_until(120)
-    assert segments.shape == (4, 30, 112, 112, 3) and segments.dtype == np.uint8
-    logits.add(
-        np.concatenate(
-            [
-                engine(frames=onset_input(s, 0, replace(GEOMETRY, onset_resize=112)))["logits"][0]
-                for s in segments
-            ]
-        )
-    )
+    assert segments.shape == (4, 30 + 2 * margin, 112, 112, 3) and segments.dtype == np.uint8
+    cropped = replace(geometry, onset_resize=112)
+    made = [engine(frames=onset_input(s, margin, cropped))["logits"][0] for s in segments]
+    logits.add(np.concatenate(made))
     np.testing.assert_array_equal(logits.until(150), want)
 
 

@@ -247,6 +247,19 @@ def test_a_part_is_made_of_a_file_as_of_a_clip(pipeline: Pipeline, encoded: Path
     assert np.array_equal(made[0].audio.samples, made[1].audio.samples)
 
 
+@pytest.mark.parametrize("around", [None, Span(24.0, 25.0)])
+def test_a_file_that_is_decoded_on_the_way_has_the_onset_curve_of_a_clip_in_memory(
+    pipeline: Pipeline, tmp_path: Path, around: Span | None
+) -> None:
+    path = encode(tmp_path / "long.mp4", numbered(300, 64, 48), fps=10)
+    whole = Clip.read(path, pipeline.geometry)
+    curves = [
+        pipeline.generate(source, Options(steps=1), around=around).onset_curve for source in (whole, path)
+    ]
+    assert np.ptp(curves[0]) > 0.01
+    np.testing.assert_array_equal(curves[1], curves[0])
+
+
 @pytest.mark.parametrize("onsets", [None, (Onset(25.0),)])
 @pytest.mark.parametrize("around", [None, Span(24.0, 25.0)])
 def test_frames_are_forgotten_on_the_way_whatever_is_asked(

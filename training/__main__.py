@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument(
         "--other-sounds",
         action="store_true",
-        help="the teacher hears other clips than the transformer",
+        help="the teacher hears other clips than the transformer; from nothing",
     )
     parser.add_argument("--output", type=Path, help="where bundle or courses go; of graphs, the bundle")
     args = parser.parse_args()

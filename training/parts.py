@@ -110,7 +110,7 @@ def run(part: str, args: argparse.Namespace) -> None:
     elif part == "courses":
         args.output.write_text(courses(args.runs))
     else:
-        if not args.from_nothing:
+        if not args.from_nothing and not args.other_sounds:
             start_from_kept(part, args.runs / part)
         recipe = {**RECIPES, **JUDGES}.get(part, Recipe(0))
         recipe = replace(recipe, minutes=args.minutes, device=args.device, bf16=args.bf16)
@@ -120,7 +120,9 @@ def run(part: str, args: argparse.Namespace) -> None:
 
 def train(part: str, runs: Path, recipe: Recipe, n_clips: int, other_sounds: bool = False) -> None:
     """Train one network into `runs / part`; with `other_sounds`, the teacher on those of the visual encoder's
-    own clips."""
+    own clips. Raises `SystemExit` where another part is asked for them."""
+    if other_sounds and part != "teacher":
+        raise SystemExit(f"--other-sounds: expected the part teacher, got {part}")
     torch.manual_seed(0)
     folder = runs / part
     if part == "kind-judge":
