@@ -114,6 +114,7 @@ def test_an_unreadable_manifest_does_not_hide_damaged_files(copied: Path) -> Non
         (lambda d: d["networks"]["transformer"].update(patch=[2]), "patch: expected 2 values, got 1"),
         (lambda d: d["networks"]["vocoder"].update(strides=[5]), "sizes that fit no network"),
         (lambda d: d["geometry"].update(latent_stride=0), "sizes that fit no network"),
+        (lambda d: d["geometry"].update(onset_margin=-1), "onset_margin: expected 0 or more frames, got -1"),
         (lambda d: d["geometry"].update(hop=200), "geometry: is not the one that the networks imply"),
         (lambda d: d["contracts"].pop("vocoder"), "contracts.vocoder: is not the one"),
         (lambda d: d["contracts"].update(extra={}), "contracts.extra: is not the one"),
