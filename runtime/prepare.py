@@ -45,7 +45,12 @@ def onset_pixels(frames: Pixels, offset: int, geometry: Geometry) -> Pixels:
     """The same as they are, [seen, crop, crop, 3] in 0 .. 255."""
     edge = (geometry.onset_resize - geometry.onset_crop) // 2
     inner = slice(edge, edge + geometry.onset_crop)
-    return _still(frames, offset - geometry.onset_margin, geometry.onset_seen)[:, inner, inner]
+    return with_margins(frames, offset, geometry)[:, inner, inner]
+
+
+def with_margins(frames: Pixels, offset: int, geometry: Geometry) -> Pixels:
+    """The segment that begins at frame `offset` of [n, h, w, 3] and its margins [seen, h, w, 3]."""
+    return _still(frames, offset - geometry.onset_margin, geometry.onset_seen)
 
 
 def visual_input(frames: Frames, offset: int, geometry: Geometry) -> Array:

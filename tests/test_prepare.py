@@ -104,6 +104,7 @@ def test_logits_go_on_from_those_that_were_made_elsewhere(margin: int) -> None:
     logits = OnsetLogits(engine, clips[1], geometry, Timings())
     segments = logits.pixels_until(120)
     assert segments.shape == (4, 30 + 2 * margin, 112, 112, 3) and segments.dtype == np.uint8
+    assert segments[1, :, 0, 0, 0].tolist() == list(range(30 - margin, 60 + margin))
     cropped = replace(geometry, onset_resize=112)
     made = [engine(frames=onset_input(s, margin, cropped))["logits"][0] for s in segments]
     logits.add(np.concatenate(made))

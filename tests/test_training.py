@@ -16,10 +16,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from taro_rt.engines.eager import EagerEngine
 from taro_rt.engines.nets.config import SMALL
 from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.vae import Vae
+from taro_rt.engines.stages import contracts
+from taro_rt.runtime.clip import Clip
+from taro_rt.runtime.prepare import OnsetLogits
+from taro_rt.runtime.timing import Timings
 from taro_rt.training.bundle import training_time
 from taro_rt.training.clips import HELD_OUT, slot_times, sound, views, visual_frames
 from taro_rt.training.data import PICTURES, open_sounds, open_views, scene_of
@@ -308,6 +313,20 @@ def test_fewer_clips_are_the_first_examples_and_more_are_encoded_anew(tmp_path: 
         assert len(made[n].latents) == made[n].features.shape[1] == n
     assert torch.equal(made[1].mels, made[2].mels[:1])
     assert torch.equal(made[1].onset_logits, made[2].onset_logits[:, :1])
+
+
+def test_the_transformer_is_trained_on_the_onset_logits_that_the_pipeline_gives(tmp_path: Path) -> None:
+    networks = {"vae": Vae(SMALL.vae, 1.0), "onset": OnsetNet(SMALL.onset), "visual": VisualTrainer(SMALL)}
+    for part, net in networks.items():
+        write_state(tmp_path / part, 100, ema=net.state_dict())
+    seen, heard = open_views(tmp_path / "views", 1, SMALL), open_sounds(tmp_path / "sounds", 1)
+    trained_on = open_examples(SMALL, seen, heard, tmp_path, "examples").onset_logits[0, 0]
+    g, frames = SMALL.geometry(), np.array(seen.onset_frames[0])
+    engine = EagerEngine(networks["onset"].eval(), contracts(g)["onset"])
+    clip = Clip(None, frames, frames[:0])  # type: ignore[arg-type]  # only its frames are looked at
+    given = OnsetLogits(engine, clip, g, Timings()).until(g.onset_values)
+    assert np.ptp(given) > 0
+    np.testing.assert_allclose(trained_on.numpy(), given, atol=1e-5)
 
 
 FAULTS = """

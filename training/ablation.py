@@ -138,8 +138,14 @@ def run(variant: str, data: Data, recipe: Recipe) -> Any:
         net = frozen(folder, MMDiT(config), prefix="net.")
         decoder = frozen(runs / "vae", Vae(config.vae, config.latent_scale))
         mels = generated_mels(net, decoder, data.test, what, seed)
-        kept.write_text(json.dumps(asdict(score(Judges.read(), data.clips, mels))))
+        scores = {**asdict(score(Judges.read(), data.clips, mels)), "velocity_loss": velocity_loss(folder)}
+        kept.write_text(json.dumps(scores))
     return json.loads(kept.read_text())
+
+
+def velocity_loss(folder: Path) -> float:
+    """Running mean of L_CFM at the end of a training, from its log."""
+    return float(json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["flow"])
 
 
 def open_data(runs: Path, n: int, n_test: int) -> Data:

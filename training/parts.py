@@ -133,11 +133,10 @@ def train(part: str, runs: Path, recipe: Recipe, n_clips: int, other_sounds: boo
         pictures = open_pictures(runs / "pictures", n, SMALL)
         train_visual(SMALL, pictures, open_sounds(runs / "picture-sounds", n, PICTURES), recipe, folder)
         return
-    if part == "teacher" and other_sounds:
-        n = PICTURES_A_CLIP * n_clips
-        train_teacher(open_sounds(runs / "picture-sounds", n, PICTURES), recipe, folder)
-        return
-    sounds = open_sounds(runs / "sounds", n_clips)
+    if other_sounds:
+        sounds = open_sounds(runs / "picture-sounds", PICTURES_A_CLIP * n_clips, PICTURES)
+    else:
+        sounds = open_sounds(runs / "sounds", n_clips)
     if part == "teacher":
         train_teacher(sounds, recipe, folder)
         return

@@ -15,8 +15,9 @@ from taro_rt.engines.nets.config import NetworkConfig
 from taro_rt.engines.nets.frames import TemporalConv
 from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.visual import VisualNet
-from taro_rt.engines.stages import IMAGENET_MEAN, IMAGENET_STD, Geometry
+from taro_rt.engines.stages import IMAGENET_MEAN, IMAGENET_STD
 from taro_rt.runtime.onsets import Onset, curve, render_logits
+from taro_rt.runtime.prepare import with_margins
 from taro_rt.training.data import Pictures, Sounds, Views
 from taro_rt.training.fit import Recipe, fit
 from taro_rt.training.mel import LogMel
@@ -53,7 +54,8 @@ def train_onset(config: NetworkConfig, views: Views, recipe: Recipe, folder: Pat
         rows = rng.integers(0, len(targets), 16)
         starts = rng.integers(0, targets.shape[1] - segment + 1, len(rows))
         drawn = list(zip(rows, starts, strict=True))
-        frames = np.stack([seen_of(views.onset_frames[r], s, g) for r, s in drawn])
+        seen = [with_margins(views.onset_frames[r], s, g) for r, s in drawn]
+        frames = np.asarray(np.stack(seen), np.uint8)
         wanted = torch.from_numpy(np.stack([targets[r, s : s + segment] for r, s in drawn]))
         wanted = wanted.to(recipe.device)
         logits = net(onset_input(augment(frames, rng)).to(recipe.device)).float()
@@ -77,12 +79,6 @@ def blind_to_stillness(net: OnsetNet) -> None:
     temporal = next(m for m in net.net.model.stem if isinstance(m, TemporalConv))
     moving = temporal.weight[temporal.weight.shape[0] // 4 :]
     moving -= moving.mean(2, keepdim=True)
-
-
-def seen_of(frames: Bytes, start: int, geometry: Geometry) -> Bytes:
-    """What the onset network sees of a clip [n, h, w, 3] for the segment that begins at frame `start`."""
-    first = start - geometry.onset_margin
-    return frames[np.clip(np.arange(first, first + geometry.onset_seen), 0, len(frames) - 1)]
 
 
 class VisualTrainer(nn.Module):

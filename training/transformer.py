@@ -19,11 +19,12 @@ from taro_rt.engines.nets.mmdit import MMDiT
 from taro_rt.engines.nets.onset import OnsetNet
 from taro_rt.engines.nets.vae import Vae
 from taro_rt.runtime.onsets import FLOOR_LOGIT, Onset, render_logits
+from taro_rt.runtime.prepare import with_margins
 from taro_rt.training.data import Sounds, Views
 from taro_rt.training.fit import STATE, Recipe, averaged, fit
 from taro_rt.training.losses import Aligned, Conditions, Tra, objective
 from taro_rt.training.mel import LogMel
-from taro_rt.training.perception import VisualTrainer, augment, onset_input, seen_of, visual_input
+from taro_rt.training.perception import VisualTrainer, augment, onset_input, visual_input
 from taro_rt.training.teacher import GRID, WIDTH, AudioEncoder, read_teacher
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -135,8 +136,9 @@ def encode(config: NetworkConfig, views: Views, sounds: Sounds, runs: Path) -> E
             if k:
                 frames, pictures = augment(frames, rng), augment(pictures, rng, colour=False)
             starts = range(0, g.onset_values, g.onset_segment)
-            segments = np.stack([seen_of(clip, start, g) for clip in frames for start in starts])
-            logits[k].append(onset(onset_input(segments)).reshape(len(frames), -1))
+            seen = np.stack([with_margins(clip, start, g) for clip in frames for start in starts])
+            given = onset_input(np.asarray(seen, np.uint8))
+            logits[k].append(onset(given).reshape(len(frames), -1))
             features[k].append(visual(visual_input(np.array(pictures))))
     if not (runs / SCALE_FILE).exists():
         (runs / SCALE_FILE).write_text(repr(1.0 / float(torch.cat(means).std())))
