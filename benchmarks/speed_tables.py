@@ -37,7 +37,8 @@ def summary(results: Path) -> str:
         fast = fastest(record["fast"]) if record["fast"] else None
         settings = fast["name"].removeprefix(exact["name"]).strip(", ") if fast else ""
         faster = f"{fast['wall_s']['p50']:.2f} ({settings})" if fast else ""
-        seconds = f"{base['wall_s']['p50']:.2f}" if base["timed"] else "not timed"
+        in_float32 = " (float32)" if base["precision"] == "float32" else ""
+        seconds = f"{base['wall_s']['p50']:.2f}{in_float32}" if base["timed"] else "not timed"
         takes, device = takes_of(path, record), record["device"]
         several = f"{takes['takes']}: {takes['ratio']:.2f}" if takes else ""
         lines.append(

@@ -36,7 +36,8 @@ def record(tiny_bundle: Path) -> dict[str, Any]:
 
 def test_the_baseline_is_row_one_and_others_are_ratios_to_it(record: dict[str, Any]) -> None:
     names = [row["name"] for row in record["exact"]]
-    assert names == ["released recipe", "onnxruntime float32"]
+    baseline = "released recipe" if roofline.has_bfloat16(record["roofline"]) else "released recipe, float32"
+    assert names == [baseline, "onnxruntime float32"]
     first, second = record["exact"]
     assert first["ratio"] == 1
     assert second["ratio"] == pytest.approx(first["wall_s"]["p50"] / second["wall_s"]["p50"], abs=1e-2)
@@ -185,7 +186,7 @@ def test_every_installed_way_of_computing_is_a_variant() -> None:
         RELEASED,
         *(b for b, why in available().items() if not why and b != "cuda"),
     }
-    for variant in found:
+    for variant in (*found, *(v.without_bfloat16() for v in found)):
         assert Variant.from_json(json.loads(json.dumps(variant.as_json()))) == variant
     with pytest.raises(OptionsError, match=r"backend: expected auto, .*, got 'abacus'"):
         exact_variants("abacus")
@@ -253,6 +254,34 @@ def test_the_roofline_knows_every_precision_that_is_installed() -> None:
     made = roofline.measure(1, side=64, copied_bytes=1 << 20)
     assert made["gemm_gflops"]["float32"] > 0 and made["copy_gb_s"] > 0
     assert set(made["gemm_gflops_by_library"]["float32"]) >= {"numpy"}
+
+
+def test_a_precision_is_one_of_its_own_where_its_products_are_not_far_slower() -> None:
+    def rates(bfloat16: float) -> dict[str, Any]:
+        return {"gemm_gflops_by_library": {"float32": {"torch": 143.0}, "bfloat16": {"torch": bfloat16}}}
+
+    assert roofline.has_bfloat16(rates(81.0)), "half of float32's, as on AVX-512 without it"
+    assert not roofline.has_bfloat16(rates(1.0)), "as on AVX2"
+
+
+def test_what_takes_long_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    roofline._shortest(lambda: calls.append(1))
+    assert len(calls) == 1 + roofline.REPEATS
+    calls.clear()
+    monkeypatch.setattr(roofline, "LONG_S", 0.0)
+    assert roofline._shortest(lambda: calls.append(1)) > 0 and len(calls) == 1
+
+
+def test_where_bfloat16_is_emulated_the_released_recipe_is_computed_in_float32(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "has_bfloat16", lambda roofline: False)
+    made = measure(Plan(bundle=str(tiny_bundle), backend="eager", fast=False, more_takes=1, **SMALL))
+    first, second = made["exact"]
+    assert (first["name"], first["precision"]) == ("released recipe, float32", "float32")
+    assert first["tolerance"] == gate.TOLERANCES["float32"] and first["timed"], first
+    assert second["name"] == "eager float32", "only the recipe changes"
 
 
 def test_the_video_is_a_real_one(tmp_path: Path) -> None:

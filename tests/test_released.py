@@ -72,6 +72,13 @@ def test_its_velocity_is_the_exact_one_up_to_bfloat16(bundle: Bundle, recipe: st
     assert 1e-4 < relative_rms(got, want) < (0.15 if guided else 0.03)
 
 
+@pytest.mark.parametrize("recipe", LESS)
+def test_in_float32_its_velocity_is_the_exact_one(bundle: Bundle, recipe: str) -> None:
+    want = velocity(load_engines(bundle, "eager", threads=1), True)
+    got = velocity(load_released(bundle, LESS[recipe], 1, "float32"), True)
+    assert relative_rms(got, want) < 1e-4
+
+
 def test_what_is_surplus_is_computed_and_not_kept(bundle: Bundle) -> None:
     exact, released = load_engines(bundle, "eager", threads=1), load_released(bundle, threads=1)
     for graph in ("onset", "decoder", "vocoder"):

@@ -15,6 +15,10 @@ from taro_rt.engines.machine import usable_cores
 SIDE = 2048
 COPIED_BYTES = 256 << 20
 REPEATS = 8
+LONG_S = 1.0
+"""What takes longer is done once: bfloat16 on a processor without it takes a hundred times as long."""
+MAKESHIFT = 0.25
+"""Of the rate of float32: a precision that is slower has no arithmetic of its own in that library."""
 
 
 def measure(threads: int | None, side: int = SIDE, copied_bytes: int = COPIED_BYTES) -> dict[str, Any]:
@@ -30,6 +34,13 @@ def measure(threads: int | None, side: int = SIDE, copied_bytes: int = COPIED_BY
         "copy_gb_s": round(_copy_rate(threads, copied_bytes), 1),
         "threads": threads,
     }
+
+
+def has_bfloat16(roofline: dict[str, Any]) -> bool:
+    """Whether bfloat16 is worth asking plain PyTorch for, going by what was measured."""
+    found: dict[str, dict[str, float]] = roofline["gemm_gflops_by_library"]
+    rates = {precision: by_library.get("torch", 0.0) for precision, by_library in found.items()}
+    return rates.get("bfloat16", 0.0) > MAKESHIFT * rates.get("float32", 0.0)
 
 
 def _products(side: int, threads: int) -> Iterator[tuple[str, str, Callable[[], Any]]]:
@@ -60,10 +71,14 @@ def _copy_rate(threads: int, n_bytes: int) -> float:
 
 
 def _shortest(work: Callable[[], Any]) -> float:
+    """Seconds of the fastest of some runs, but for the first, which warms up."""
+    taken = [_seconds(work)]
+    while len(taken) <= REPEATS and taken[0] < LONG_S:
+        taken.append(_seconds(work))
+    return min(taken[1:] or taken)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
     work()
-    taken = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+    return time.perf_counter() - started

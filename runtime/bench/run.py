@@ -20,6 +20,7 @@ from taro_rt.engines.bundle import Bundle
 from taro_rt.engines.errors import BackendUnavailable, EngineError, OptionsError
 from taro_rt.runtime.bench import gate, workload
 from taro_rt.runtime.bench.record import Record, commit, device, percentiles, summary, versions, workload_of
+from taro_rt.runtime.bench.roofline import has_bfloat16
 from taro_rt.runtime.bench.variant import RELEASED, Variant, exact_variants, fast_variants
 from taro_rt.runtime.options import number_faults
 from taro_rt.runtime.progress import Progress, report
@@ -71,6 +72,8 @@ def measure(plan: Plan, progress: Progress | None = None) -> Record:
         workload.write_video(bench.video, plan.seconds, plan.size)
         report(progress, "bench", 0.0)
         roofline = bench.ask("roofline", **({"sizes": plan.roofline} if plan.roofline else {}))
+        if not has_bfloat16(roofline):
+            variants = [variant.without_bfloat16() for variant in variants]
         exact = []
         for k, variant in enumerate(variants):
             report(progress, "bench", (k + 1) / (len(variants) + 2))
@@ -182,9 +185,9 @@ class _Bench:
             made = self.ask("outputs", variant=variant.as_json(), file=str(file))
         found = gate.deviations(file, reference)
         if variant.backend == RELEASED:
-            if not variant.without:
+            if variant.precision == "bfloat16" and not variant.without:
                 self._released_trajectory = found["trajectory"]
-            limits = gate.tolerances("bfloat16", None)
+            limits = gate.tolerances(variant.precision, None)
         else:
             limits = gate.tolerances(variant.precision, self._released_trajectory)
         wrong = gate.faults(found, limits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -52,7 +52,14 @@ class Variant:
             return load_engines(bundle, self.backend, None, threads, self.precision)
         from taro_rt.engines.released import Recipe, load_released
 
-        return load_released(bundle, Recipe(**dict.fromkeys(self.without, False)), threads)
+        return load_released(bundle, Recipe(**dict.fromkeys(self.without, False)), threads, self.precision)
+
+    def without_bfloat16(self) -> Variant:
+        """The same where PyTorch only emulates bfloat16: the released recipe is float32 throughout, and its
+        first row says so."""
+        if self.backend != RELEASED:
+            return self
+        return replace(self, precision="float32", name=self.name + ("" if self.without else ", float32"))
 
 
 def exact_variants(backend: str = "auto") -> list[Variant]:

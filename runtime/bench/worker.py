@@ -68,7 +68,7 @@ def _sampled(engines: Engines, bundle: Bundle, variant: Variant) -> tuple[Array,
     """One velocity, and the latents at t = 0, for random conditions."""
     settings, g = bundle.manifest.sampler, bundle.manifest.geometry
     feed = typical_inputs(engines.conditioner.contract, seed=2, b=1, s=1, n=g.visual_frames)
-    as_released = variant.backend == RELEASED and not variant.without
+    as_released = variant.backend == RELEASED and variant.precision == "bfloat16" and not variant.without
     times = released.time_grid(settings.steps) if as_released else time_grid(settings.method, settings.steps)
     on = Conditions(engines.conditioner, times[:-1], feed["onset"], feed["features"])
 
