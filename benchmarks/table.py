@@ -60,7 +60,7 @@ def first_use(record: dict[str, Any] | None) -> list[str]:
     if record is None:
         return []
     machine, run, usage = record["machine"], record["generate"], record["help"]
-    on = f"{machine['cores']} cores, {machine['processor']}"
+    on = f"{machine['cores']} cores, {machine['processor']}, {machine['vectors']}"
     return [
         f"| file to file, {record['workload']} | {on} | "
         f"{run['wall_s_median']:.1f} s ({run['wall_s_min']:.1f} to {run['wall_s_max']:.1f}), "

@@ -3,7 +3,8 @@
 Transformer in bfloat16 and everything else in float32, modulation made anew at every step, the alignment head
 run and thrown away, five onset segments and forty visual frames whatever is kept. What is ours is in its
 favour: convolutions with their norms folded, no queries of the last block's context, one pass of decoding,
-when it is timed a sampler in float32, and float32 throughout where bfloat16 would be a hundred times slower.
+when it is timed a sampler in float32, and float32 throughout where bfloat16 would be hundreds of times
+slower.
 """
 
 from __future__ import annotations
