@@ -15,7 +15,7 @@ from taro_rt.engines.machine import usable_cores
 SIDE = 2048
 COPIED_BYTES = 256 << 20
 REPEATS = 8
-LONG_S = 1.0
+LONG_S = 10.0
 """What takes longer is done once: bfloat16 on a processor without it takes hundreds of times as long."""
 MAKESHIFT = 0.25
 """Of the rate of float32: a precision that is slower has no arithmetic of its own in that library."""
