@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from taro_rt.runtime.bench.show import of_networks
+from taro_rt.runtime.bench.show import matrix_rates, of_networks
 
 ROOT = Path(__file__).resolve().parents[1]
 TAKES = "-takes"
@@ -37,7 +37,8 @@ def summary(results: Path) -> str:
         fast = fastest(record["fast"]) if record["fast"] else None
         settings = fast["name"].removeprefix(exact["name"]).strip(", ") if fast else ""
         faster = f"{fast['wall_s']['p50']:.2f} ({settings})" if fast else ""
-        in_float32 = " (float32)" if base["precision"] == "float32" else ""
+        is_makeshift = base.get("backend") == "released" and base["precision"] == "float32"
+        in_float32 = " (float32)" if is_makeshift else ""
         seconds = f"{base['wall_s']['p50']:.2f}{in_float32}" if base["timed"] else "not timed"
         takes, device = takes_of(path, record), record["device"]
         several = f"{takes['takes']}: {takes['ratio']:.2f}" if takes else ""
@@ -96,7 +97,7 @@ def settings_of(record: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
 
 def heading(record: dict[str, Any]) -> str:
     device, work, roofline = record["device"], record["workload"], record["roofline"]
-    rates = " and ".join(f"{rate:.0f} in {name}" for name, rate in roofline["gemm_gflops"].items())
+    rates = " and ".join(f"{rate} in {name}" for name, rate in matrix_rates(roofline))
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return (
         f"**Bundle {work['bundle']}** ({work['parameters_mb']} MB), {work['seconds']:g} s of "

@@ -71,7 +71,7 @@ def _copy_rate(threads: int, n_bytes: int) -> float:
 
 
 def _shortest(work: Callable[[], Any]) -> float:
-    """Seconds of the fastest of some runs, but for the first, which warms up."""
+    """Seconds of the fastest of some runs, but for the first, which warms up unless it is the only one."""
     taken = [_seconds(work)]
     while len(taken) <= REPEATS and taken[0] < LONG_S:
         taken.append(_seconds(work))

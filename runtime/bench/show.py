@@ -12,7 +12,7 @@ def lines(record: Record) -> Iterator[str]:
     """What `taro-rt bench` prints."""
     device, work, roofline = record["device"], record["workload"], record["roofline"]
     sampler = work["sampler"]
-    rates = ", ".join(f"{rate:.0f} GFLOP/s {name}" for name, rate in roofline["gemm_gflops"].items())
+    rates = ", ".join(f"{rate} GFLOP/s {name}" for name, rate in matrix_rates(roofline))
     yield f"{device['cores']} cores, {device['processor']}, {device['vectors']}, {work['threads']} threads"
     yield f"roofline: {rates}, copy {roofline['copy_gb_s']:.0f} GB/s"
     yield (
@@ -31,6 +31,12 @@ def lines(record: Record) -> Iterator[str]:
         yield ""
         yield "fast: another sound (README: what each setting costs)"
         yield from table(exact_rows(record["fast"]))
+
+
+def matrix_rates(roofline: Record) -> Iterator[tuple[str, str]]:
+    """Each precision and its GFLOP/s, whole numbers from 10 on."""
+    for precision, rate in roofline["gemm_gflops"].items():
+        yield precision, f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
 
 
 def exact_rows(rows: Sequence[Record]) -> list[list[str]]:
