@@ -19,7 +19,7 @@ from taro_rt.engines.machine import vectors
 from taro_rt.runtime.bench import gate, released, roofline, run, worker, workload
 from taro_rt.runtime.bench.record import STAGES, percentiles, summary
 from taro_rt.runtime.bench.run import Plan, measure
-from taro_rt.runtime.bench.show import lines, of_networks
+from taro_rt.runtime.bench.show import lines, matrix_rates, of_networks
 from taro_rt.runtime.bench.variant import RELEASED, Variant, exact_variants, fast_variants
 from taro_rt.runtime.cli import app
 from taro_rt.runtime.probe import probe
@@ -155,6 +155,11 @@ def test_the_table_has_a_line_for_every_row(record: dict[str, Any]) -> None:
     text = list(lines(record))
     for row in (*record["exact"], *record["fast"]):
         assert sum(line.startswith(row["name"]) for line in text) >= 1
+
+
+def test_a_rate_next_to_nothing_is_not_shown_as_nothing() -> None:
+    rates = {"gemm_gflops": {"float32": 158.7, "bfloat16": 0.32}}
+    assert dict(matrix_rates(rates)) == {"float32": "159", "bfloat16": "0.3"}
 
 
 def test_what_is_beyond_its_tolerance_is_not_timed(

@@ -298,3 +298,10 @@ def test_a_part_that_fails_says_so_and_the_others_go_on(monkeypatch: pytest.Monk
     gpu.timed(Work(TINY), record)
     assert record["takes"]["failed"] == "RuntimeError: CUDA error: no kernel image is available"
     assert record["memory"]["pipeline_mb"] > 0 and len(gpu.failures(record)) == 6
+
+
+def test_a_matrix_rate_next_to_nothing_is_not_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where bfloat16 is emulated: shares of it are taken."""
+    monkeypatch.setattr(gpu_kernels, "kernel_seconds", lambda *_, **__: 1.0)
+    most = gpu_kernels.ceilings(argparse.Namespace(plan=TINY))  # type: ignore[arg-type]
+    assert most["gemm_tflops"] == pytest.approx(2e-12 * 32**3, rel=1e-3)
